@@ -23,7 +23,7 @@ from node.engine.base import EngineState, FinishReason, Piece, Prompt, Sampling
 from node.engine.lifecycle import Lifecycle
 
 EMBEDDING_DIMENSIONS = 384
-_SYLLABLES = "la ri mo ten ka su ne vor pi dal ho zu fe gra it ba".split()
+_SYLLABLES = ("la", "ri", "mo", "ten", "ka", "su", "ne", "vor", "pi", "dal", "ho", "zu", "fe", "gra")
 
 
 @dataclass(slots=True)
@@ -250,7 +250,7 @@ def _tokens_in(resume_text: str, words: tuple[str, ...]) -> int:
 
 def _word(key: bytes, at: int) -> str:
     digest = hashlib.blake2b(at.to_bytes(8, "big"), key=key, digest_size=3).digest()
-    return "".join(_SYLLABLES[byte % 16] for byte in digest) + " "
+    return "".join(_SYLLABLES[byte % len(_SYLLABLES)] for byte in digest) + " "
 
 
 def _until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str, bool]:
