@@ -1,0 +1,1 @@
+"""What every part of the mesh shares: the pure core, and the shells around it."""

@@ -1,0 +1,1 @@
+"""The board: where signed records lie. A port, an in-memory twin and etcd."""
