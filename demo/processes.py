@@ -1,0 +1,193 @@
+"""Starting and surely ending the processes of a demo mesh.
+
+Every process is started in a session of its own and written to a ledger (pid and start time) before
+anything else happens, so that whatever goes wrong, `end_all` finds exactly what was started and
+nothing else. Unless the mesh is to be kept, the kernel also ends a process whose parent dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody uses just now; held open together so that no two are the same."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for found in sockets:
+            found.bind(("127.0.0.1", 0))
+        return [found.getsockname()[1] for found in sockets]
+    finally:
+        for found in sockets:
+            found.close()
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that we started, recognisable although pids are used again."""
+
+    name: str
+    pid: int
+    born: float
+
+    def find(self) -> psutil.Process | None:
+        """The living process, or None."""
+        try:
+            process = psutil.Process(self.pid)
+            alive = process.create_time() == self.born and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if alive else None
+
+
+class Ledger:
+    """What was started, on disk: survives the demo, so that a kept mesh can be ended later."""
+
+    def __init__(self, path: Path, keep: bool = False) -> None:
+        self.path = path
+        self._keep = keep
+        self._started: list[Started] = []
+        self._handles: dict[str, subprocess.Popen[bytes]] = {}
+        if path.exists():
+            self._started = [Started(**entry) for entry in json.loads(path.read_text())]
+
+    def _save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_suffix(".new")
+        scratch.write_text(json.dumps([vars(s) for s in self._started]))
+        scratch.replace(self.path)
+
+    def spawn(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Started:
+        """Starts a process with its output in a file."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+
+        def die_with_parent() -> None:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+        with log.open("ab") as output:
+            handle = subprocess.Popen(  # noqa: S603 - our own programs with our own arguments
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                preexec_fn=None if self._keep else die_with_parent,  # noqa: PLW1509 - single-threaded at start
+            )
+        return self.adopt(name, handle)
+
+    def adopt(self, name: str, handle: subprocess.Popen[bytes]) -> Started:
+        """Takes a process that somebody else started into the ledger."""
+        started = Started(name, handle.pid, psutil.Process(handle.pid).create_time())
+        self._handles[name] = handle
+        self._started = [s for s in self._started if s.name != name or s.find()] + [started]
+        self._save()
+        return started
+
+    def exit_code(self, name: str) -> int | None:
+        """How the process of this name ended; None while it runs."""
+        return self._handles[name].poll()
+
+    def signal(self, name: str, number: int) -> None:
+        """Signals the living process of this name, and only it."""
+        for started in self._started:
+            if started.name == name and (process := started.find()):
+                process.send_signal(number)
+
+    def wait_gone(self, name: str, timeout: float) -> bool:
+        """Reaps; whether the process of this name is gone."""
+        try:
+            self._handles[name].wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _family(self) -> list[psutil.Process]:
+        family: dict[int, psutil.Process] = {}
+        for started in self._started:
+            if process := started.find():
+                try:
+                    for member in [process, *process.children(recursive=True)]:
+                        family[member.pid] = member
+                except psutil.NoSuchProcess:
+                    continue
+        return list(family.values())
+
+    def end_all(self, grace_s: float = 20.0, order: Iterable[str] = ()) -> list[str]:
+        """Ends everything: politely, then surely. Returns what had to be killed."""
+        ranks = {name: rank for rank, name in enumerate(order)}
+        family = self._family()
+        for started in sorted(self._started, key=lambda s: ranks.get(s.name, -1)):
+            if process := started.find():
+                process.terminate()
+        _, stubborn = psutil.wait_procs(family, timeout=grace_s)
+        for process in stubborn:
+            process.kill()
+        psutil.wait_procs(stubborn, timeout=5)
+        for handle in self._handles.values():
+            handle.poll()
+        self._started = []
+        self.path.unlink(missing_ok=True)
+        return [f"{p.pid}" for p in stubborn]
+
+
+class MemoryGauge:
+    """Watches how much memory a family of processes uses, from the side.
+
+    Proportional set size where the kernel tells it (shared pages count once), else resident size.
+    """
+
+    def __init__(self, family: Callable[[], list[psutil.Process]], every_s: float = 2.0) -> None:
+        self._family = family
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory-gauge", daemon=True)
+        self.peak_bytes = 0
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self.peak_bytes = max(self.peak_bytes, self.now())
+
+    def now(self) -> int:
+        """Bytes in use at this moment."""
+        total = 0
+        for process in self._family():
+            try:
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return total
+
+    def __enter__(self) -> MemoryGauge:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def wait_until(check: Callable[[], bool], timeout_s: float, every_s: float = 0.05) -> bool:
+    """Polls something that cannot be awaited, such as a file or a foreign process."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if check():
+            return True
+        time.sleep(every_s)
+    return check()
