@@ -1,0 +1,124 @@
+"""The boundary of every servicer: what leaves it is a MeshError's status or nothing that tells anything.
+
+gRPC's own handling would send an exception's text to the caller and write it to the log, and texts may
+quote a payload (I1). Here an unexpected exception becomes INTERNAL with an incident number, and the log
+gets the number, the exception's type and its frames. A message that does not parse becomes
+REQUEST_INVALID. Handlers themselves just raise MeshError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from mesh.core.errors import MeshError, Reason
+from mesh.rpc.status import abort
+
+_LOG = logging.getLogger(__name__)
+_MALFORMED = object()
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def frames_of(error: BaseException) -> str:
+    """Where an exception passed, innermost last; file names, lines and functions, no values."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
+
+
+class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps every handler once. `new_id` makes incident numbers."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of this method, wrapped; None if there is no such method."""
+        method = handler_call_details.method
+        try:
+            return self._wrapped[method]
+        except KeyError:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None  # not kept: a caller may invent as many method names as it likes
+            return self._wrapped.setdefault(method, self._wrap(method, handler))
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        if handler.request_streaming:
+            return handler
+        make = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        inner = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        if inspect.isasyncgenfunction(inner):
+            behaviour: Any = self._around_generator(method, inner)
+        else:
+            behaviour = self._around_coroutine(method, inner)
+        return make(
+            behaviour,
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+    def _around_coroutine(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+        async def guarded(request: Any, context: _Context) -> Any:
+            try:
+                return await inner(_well_formed(request), context)
+            except (grpc.aio.BaseError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                await abort(context, self._public(method, error))
+
+        return guarded
+
+    def _around_generator(
+        self, method: str, inner: Callable[..., AsyncIterator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
+            try:
+                async for response in inner(_well_formed(request), context):
+                    yield response
+            except (grpc.aio.BaseError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                await abort(context, self._public(method, error))
+
+        return guarded
+
+    def _public(self, method: str, error: Exception) -> MeshError:
+        if isinstance(error, MeshError):
+            return error
+        incident = self._new_id()
+        _LOG.error("incident %s: %s in %s at %s", incident, type(error).__name__, method, frames_of(error))
+        message = f"an error inside the server; its log has incident {incident}"
+        return MeshError(Reason.INTERNAL, message, {"incident": incident})
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _MALFORMED
+
+    return parse
+
+
+def _well_formed(request: Any) -> Any:
+    if request is _MALFORMED:
+        raise MeshError(Reason.REQUEST_INVALID, "the request is not the message that this method takes")
+    return request

@@ -1,0 +1,1 @@
+"""What a daemon says about itself while it runs: structured logs, never a payload (I1)."""

@@ -1,0 +1,1 @@
+"""The servicers of a node: bounds and order of checks, nothing that decides."""
