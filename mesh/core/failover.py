@@ -188,10 +188,14 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up, with this reason and a message that says what was tried."""
+    """Give up, with this reason and a message that says what was tried.
+
+    `passed_on`: the error of the last node, as it came, is the answer.
+    """
 
     reason: Reason
     message: str
+    passed_on: bool = False
 
 
 Step = AskPlacement | Send | Read | Finish | Fail
@@ -237,7 +241,7 @@ def _on_lost(state: Delivery, event: Lost, now: float) -> tuple[Delivery, Step]:
     state = replace(state, current=None, tried=(*state.tried, Tried(node, event.reason)))
     recovery = RECOVERY.get(event.reason)
     if recovery is None:
-        return replace(state, phase=Phase.FAILED), Fail(event.reason, f"{node} answered so")
+        return replace(state, phase=Phase.FAILED), Fail(event.reason, f"by {node}", passed_on=True)
     if event.breach:
         state = replace(state, digest="")
     elif state.delivered >= state.max_tokens > 0:

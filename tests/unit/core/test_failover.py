@@ -81,7 +81,11 @@ def test_a_lost_node_with_the_same_model_next_is_resumed():
 
 def test_another_model_next_means_restarted():
     state, steps = run(
-        fresh(), Placed((route(DE), route(FR, OTHER))), Accepted(SAME), Delivered(4), Lost(Reason.ENGINE_FAILED)
+        fresh(),
+        Placed((route(DE), route(FR, OTHER))),
+        Accepted(SAME),
+        Delivered(4),
+        Lost(Reason.ENGINE_FAILED),
     )
     sent = steps[-1]
     assert isinstance(sent, Send)
@@ -110,7 +114,9 @@ def test_a_breach_of_protocol_keeps_nothing():
 
 
 def test_a_node_that_serves_another_model_than_it_said_is_not_resumed():
-    state, _ = run(fresh(), Placed((route(DE), route(FR))), Accepted(SAME), Delivered(4), Lost(Reason.NODE_LOST))
+    state, _ = run(
+        fresh(), Placed((route(DE), route(FR))), Accepted(SAME), Delivered(4), Lost(Reason.NODE_LOST)
+    )
     state, steps = run(state, Accepted(OTHER))
     assert steps == [AskPlacement((DE, FR))]
     assert state.digest == ""
@@ -140,7 +146,7 @@ def test_a_refusal_at_once_keeps_the_placements_reason():
 
 
 def test_a_node_with_newer_policies_is_passed_over_and_a_refusal_stays_one_of_policy():
-    state, steps = run(fresh(), Placed((route(FR), route(DE))), Lost(Reason.POLICY_SENDER_DENIES))
+    _state, steps = run(fresh(), Placed((route(FR), route(DE))), Lost(Reason.POLICY_SENDER_DENIES))
     assert isinstance(steps[-1], Send)
     assert steps[-1].route.node == DE
     _, steps = run(
@@ -151,7 +157,9 @@ def test_a_node_with_newer_policies_is_passed_over_and_a_refusal_stays_one_of_po
 
 
 def test_overloaded_everywhere_says_so():
-    _, steps = run(fresh(), Placed((route(DE),)), Lost(Reason.OVERLOADED), Placed((), Reason.NO_NODE_AVAILABLE))
+    _, steps = run(
+        fresh(), Placed((route(DE),)), Lost(Reason.OVERLOADED), Placed((), Reason.NO_NODE_AVAILABLE)
+    )
     assert isinstance(steps[-1], Fail)
     assert steps[-1].reason is Reason.OVERLOADED
 
@@ -170,7 +178,13 @@ def test_a_permit_about_to_expire_is_not_tried():
 
 @pytest.mark.parametrize(
     "reason",
-    [Reason.REQUEST_INVALID, Reason.PROMPT_TOO_LONG, Reason.IDENTITY_REVOKED, Reason.CANCELLED, Reason.INTERNAL],
+    [
+        Reason.REQUEST_INVALID,
+        Reason.PROMPT_TOO_LONG,
+        Reason.IDENTITY_REVOKED,
+        Reason.CANCELLED,
+        Reason.INTERNAL,
+    ],
 )
 def test_what_would_fail_everywhere_ends_it(reason):
     state, steps = run(fresh(), Placed((route(DE), route(FR))), Lost(reason))
@@ -187,7 +201,9 @@ def test_the_deadline_ends_it():
 
 
 @pytest.mark.parametrize("phase", [Phase.FINISHED, Phase.FAILED])
-@pytest.mark.parametrize("event", [Placed(()), Accepted(""), Delivered(1), Completed(), Lost(Reason.NODE_LOST)])
+@pytest.mark.parametrize(
+    "event", [Placed(()), Accepted(""), Delivered(1), Completed(), Lost(Reason.NODE_LOST)]
+)
 def test_nothing_happens_after_the_end(phase, event):
     with pytest.raises(IllegalMove):
         step(replace(fresh(), phase=phase), event, NOW)

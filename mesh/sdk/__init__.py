@@ -1,0 +1,1 @@
+"""What the SDK is made of; programs import mesh.client instead."""

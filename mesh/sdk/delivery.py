@@ -1,0 +1,281 @@
+"""Carrying out a delivery: place, send to a permitted node, follow the stream, fail over.
+
+mesh/core/failover.py decides each step; this shell does what it says. Payloads are sent to
+`Permitted` targets only (I1, I2), over a channel that trusts only the root of the node's own
+authority. Closing the iterator cancels the call, which stops the generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import grpc
+
+from mesh.core import failover
+from mesh.core.errors import MeshError, Reason
+from mesh.core.failover import AskPlacement, Delivery, Fail, Finish, Mode, Send
+from mesh.core.placement import Decision, Permitted
+from mesh.core.types import Action, RequestContext, SpiffeId
+from mesh.rpc.channels import ChannelPool
+from mesh.rpc.status import from_rpc_error
+from mesh.sdk import events
+from mesh.sdk.checks import ProtocolBreach, StreamCheck, check_embeddings
+from mesh.sdk.placers import Placers, refusal_message, refusal_of
+from mesh.sdk.requests import Generation, admission_to_pb
+from sovereign.mesh.v1 import inference_pb2, inference_pb2_grpc
+
+# A node that cannot be connected to within this is lost. Local ones answer in milliseconds.
+CONNECT_TIMEOUT_S = 5.0
+
+
+class Attempt(Protocol):
+    """One try at one node: yields Started, then Tokens, then Finished or Embeddings last."""
+
+    def __call__(
+        self, target: Permitted, channel: grpc.aio.Channel, max_tokens: int, resume_text: str, left_s: float
+    ) -> AsyncGenerator[Any, None]: ...
+
+
+class Deliveries:
+    """Delivers requests. Times in seconds; `clock` in Unix seconds.
+
+    `silence_s` is how long a node may take for its next message before it counts as lost.
+    """
+
+    def __init__(
+        self, placers: Placers, pool: ChannelPool, clock: Callable[[], float], *, silence_s: float = 30.0
+    ) -> None:
+        self._placers = placers
+        self._pool = pool
+        self._clock = clock
+        self._silence_s = silence_s
+
+    def generate(self, request: Generation, timeout_s: float) -> AsyncGenerator[events.Event, None]:
+        """Chat or Complete, as events."""
+
+        def attempt(
+            target: Permitted, channel: grpc.aio.Channel, max_tokens: int, resume_text: str, left_s: float
+        ) -> AsyncGenerator[Any, None]:
+            stub = inference_pb2_grpc.InferenceStub(channel)
+            method = stub.Chat if request.messages else stub.Complete
+            message = request.to_pb(target.permit, max_tokens, resume_text)
+            return self._stream(target, method(message, timeout=left_s), max_tokens)
+
+        return self._deliver(
+            attempt, request.context, Action.INFER, request.model, request.sampling.max_tokens, timeout_s
+        )
+
+    def embed(
+        self, model: str, texts: tuple[str, ...], context: RequestContext, timeout_s: float
+    ) -> AsyncGenerator[Any, None]:
+        """Embed, as events; Embeddings last."""
+
+        async def attempt(
+            target: Permitted, channel: grpc.aio.Channel, max_tokens: int, resume_text: str, left_s: float
+        ) -> AsyncGenerator[Any, None]:
+            request = inference_pb2.EmbedRequest(
+                admission=admission_to_pb(target.permit, context), model=model, texts=texts
+            )
+            call = inference_pb2_grpc.InferenceStub(channel).Embed(request, timeout=left_s)
+            answer = await self._unary(call)
+            vectors = [list(e.values) for e in answer.embeddings]
+            check_embeddings(vectors, len(texts), answer.node, target.node)
+            yield events.Started(target.node, "", answer.model_digest)
+            yield vectors
+
+        return self._deliver(attempt, context, Action.EMBED, model, 0, timeout_s)
+
+    async def _deliver(
+        self,
+        attempt: Attempt,
+        context: RequestContext,
+        action: Action,
+        model: str,
+        max_tokens: int,
+        timeout_s: float,
+    ) -> AsyncGenerator[Any, None]:
+        """Drives failover.step until it says Finish or Fail."""
+        state = Delivery(max_tokens=max_tokens, deadline=self._clock() + timeout_s)
+        todo: failover.Step = AskPlacement(())
+        targets: dict[SpiffeId, Permitted] = {}
+        decision: Decision | None = None
+        last_error: MeshError | None = None
+        text: list[str] = []
+        held = 0
+        while not isinstance(todo, Finish):
+            if isinstance(todo, Fail):
+                raise _failure(todo, decision, last_error, retried=bool(state.tried))
+            if isinstance(todo, AskPlacement):
+                try:
+                    decision, permitted = await self._place(context, action, model, todo.excluded, state)
+                except MeshError as error:
+                    if not state.tried:
+                        raise
+                    placed = failover.Placed((), error.reason)
+                else:
+                    yield events.Placed(decision)
+                    targets = {target.node: target for target in permitted}
+                    placed = _routes(decision, permitted)
+                state, todo = failover.step(state, placed, self._clock())
+                continue
+            if not isinstance(todo, Send):
+                raise failover.IllegalMove(f"{type(todo).__name__} is not a step to begin with")
+            target = targets[todo.route.node]
+            if todo.lost is not None:
+                kept = held if todo.mode is Mode.RESUMED else 0
+                yield events.FailedOver(
+                    todo.lost.node, target.node, todo.mode, todo.lost.reason, kept, held - kept
+                )
+                held = kept
+            if todo.mode is not Mode.RESUMED:
+                text.clear()
+            left = max(0.0, state.deadline - self._clock())
+            try:
+                async with aclosing(
+                    self._try(attempt, target, todo.max_tokens, "".join(text), left)
+                ) as answers:
+                    async for answer in answers:
+                        if isinstance(answer, events.Started):
+                            event: failover.Event = failover.Accepted(answer.model_digest)
+                        elif isinstance(answer, events.Token):
+                            text.append(answer.text)
+                            held += answer.tokens
+                            event = failover.Delivered(answer.tokens)
+                        else:
+                            event = failover.Completed()
+                        state, todo = failover.step(state, event, self._clock())
+                        if not isinstance(todo, failover.Read | Finish):
+                            break
+                        yield _counted(answer, held)
+            except MeshError as error:
+                last_error = error
+                lost = failover.Lost(error.reason, isinstance(error, ProtocolBreach))
+                state, todo = failover.step(state, lost, self._clock())
+        if todo.cut:
+            # The node was lost after the last token that was asked for: nothing is missing.
+            yield events.Finished("length", state.tried[-1].node, 0, held)
+
+    async def _place(
+        self,
+        context: RequestContext,
+        action: Action,
+        model: str,
+        excluded: tuple[SpiffeId, ...],
+        state: Delivery,
+    ) -> tuple[Decision, tuple[Permitted, ...]]:
+        left = max(0.1, state.deadline - self._clock())
+        return await self._placers.place(
+            context, action=action, model=model, excluded=excluded, timeout_s=min(left, 10.0)
+        )
+
+    async def _try(
+        self, attempt: Attempt, target: Permitted, max_tokens: int, resume_text: str, left_s: float
+    ) -> AsyncGenerator[Any, None]:
+        """One node, by each of its endpoints in turn until one can be connected to."""
+        for endpoint in target.endpoints[:-1]:
+            channel = self._channel(target, endpoint)
+            if await _connects(channel, min(left_s, CONNECT_TIMEOUT_S)):
+                break
+            self._pool.drop(endpoint)
+        else:
+            endpoint = target.endpoints[-1]
+            channel = self._channel(target, endpoint)
+            await _connects(channel, min(left_s, CONNECT_TIMEOUT_S))  # if not, the call says why
+        began = False
+        try:
+            async with aclosing(attempt(target, channel, max_tokens, resume_text, left_s)) as answers:
+                async for answer in answers:
+                    began = True
+                    yield answer
+        except grpc.RpcError as error:
+            failure = from_rpc_error(error, began=began)
+            if failure.reason in (Reason.UNREACHABLE, Reason.NODE_LOST):
+                self._pool.drop(endpoint)
+            if failure.reason is Reason.CANCELLED:
+                # Not by this side, which would have closed the iterator: the node is going down.
+                failure = MeshError(Reason.NODE_LOST, "the node cancelled the call")
+            raise failure from None
+        except TimeoutError:
+            self._pool.drop(endpoint)
+            raise MeshError(Reason.NODE_LOST, f"silent for {self._silence_s:g} s") from None
+
+    def _channel(self, target: Permitted, endpoint: str) -> grpc.aio.Channel:
+        return self._pool.channel(endpoint, dns_name=target.dns_name, trust_domain=target.node.trust_domain)
+
+    async def _stream(self, target: Permitted, call: Any, max_tokens: int) -> AsyncGenerator[Any, None]:
+        check = StreamCheck(target.node, max_tokens)
+        try:
+            while True:
+                async with asyncio.timeout(self._silence_s):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    if not check.finished:
+                        raise ProtocolBreach("Finished before the end")
+                    return
+                kind = message.WhichOneof("event")
+                if kind == "started":
+                    check.on_started(message.started.node)
+                    started = message.started
+                    yield events.Started(target.node, started.decision_id[:64], started.model_digest[:80])
+                elif kind == "delta":
+                    check.on_delta(message.delta.text, message.delta.tokens)
+                    yield events.Token(message.delta.text, message.delta.tokens)
+                elif kind == "finished":
+                    end = message.finished
+                    check.on_finished(end.reason, end.completion_tokens)
+                    yield events.Finished(end.reason, target.node, end.prompt_tokens, end.completion_tokens)
+                    return
+                else:
+                    raise ProtocolBreach("Started, a delta or Finished")
+        finally:
+            call.cancel()
+
+    async def _unary(self, call: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._silence_s):
+                return await call
+        finally:
+            call.cancel()
+
+
+def _counted(answer: Any, held: int) -> Any:
+    """Finished with the tokens of all nodes that took part instead of the last one's."""
+    if isinstance(answer, events.Finished):
+        return events.Finished(answer.reason, answer.node, answer.prompt_tokens, held)
+    return answer
+
+
+def _routes(decision: Decision, permitted: tuple[Permitted, ...]) -> failover.Placed:
+    if not permitted:
+        return failover.Placed((), refusal_of(decision))
+    return failover.Placed(
+        tuple(failover.Route(t.node, t.model_digest, decision.expires_at) for t in permitted)
+    )
+
+
+def _failure(
+    fail: Fail, decision: Decision | None, last_error: MeshError | None, *, retried: bool
+) -> MeshError:
+    """The error that the caller gets."""
+    if last_error is not None and fail.passed_on:
+        return last_error
+    if not retried and decision is not None and not decision.permitted:
+        message = refusal_message(decision)
+        return events.PlacementRefused(fail.reason, message, {"decision": decision.id}, None, decision)
+    retry_after_s = last_error.retry_after_s if last_error is not None else None
+    return MeshError(fail.reason, fail.message, {}, retry_after_s)
+
+
+async def _connects(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Whether the channel got through its handshakes in time. A refusal shows at once."""
+    waiting = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while (state := channel.get_state(try_to_connect=True)) in waiting:
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return state is grpc.ChannelConnectivity.READY
