@@ -1,13 +1,14 @@
-"""Reading configuration files: YAML into a pydantic model, strictly.
+"""Configuration files: one YAML file a daemon, read strictly.
 
-A setting that is unknown, missing, of the wrong kind, given twice or contradicted by another is an
-error that names it by its path in the file (CONFIG_INVALID). Values are never repeated in errors: a
-configuration may hold secrets.
+A setting that is unknown, of the wrong type, out of bounds or at odds with another one is
+CONFIG_INVALID, and the message names it by its path ("board.endpoints"). Values are never repeated in
+messages: one of them may be a secret that went into the wrong line. Secrets may come from the
+environment instead of the file. Which settings exist is for node/config.py and control/config.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,76 +17,84 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mesh.core.errors import MeshError, Reason
 
-MAX_CONFIG_BYTES = 1024 * 1024
-
-_S = TypeVar("_S", bound="Settings")
+MAX_FILE_BYTES = 256 * 1024
 
 
 class Settings(BaseModel):
-    """Base of every configuration: nothing unknown, nothing changed later."""
+    """Base of every group of settings: frozen, and nothing unknown in it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML as PyYAML reads it, save that a key given twice is an error instead of the last one winning."""
+_S = TypeVar("_S", bound=Settings)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
+
+def load_settings(
+    kind: type[_S], path: Path, environment: Mapping[str, str], secrets: Mapping[str, str]
+) -> _S:
+    """Reads and checks a file. `secrets` maps environment variables to the settings they override.
+
+    Relative paths in the file are the caller's to resolve, against the file's folder.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise MeshError(Reason.CONFIG_INVALID, f"{path}: {error.strerror}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected at most {MAX_FILE_BYTES} bytes")
+    try:
+        found: Any = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise MeshError(
+            Reason.CONFIG_INVALID, f"{path}: not YAML{where}: {getattr(error, 'problem', '')}"
+        ) from None
+    if not isinstance(found, dict):
+        raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected settings, one a line")
+    for variable, setting in secrets.items():
+        if environment.get(variable):
+            _put(found, setting.split("."), environment[variable])
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        raise MeshError(Reason.CONFIG_INVALID, f"{path}: {_explain(error)}") from None
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML lets a key appear twice and takes the last one; here that is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, if every key is there once."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, "a key is given twice", key_node.start_mark
+                    None, None, "a setting appears twice", node.start_mark
                 )
-            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def parse_yaml(text: str, name: str) -> Any:
-    """Parses YAML; raises CONFIG_INVALID with the line. `name` is what to call the file in errors."""
-    try:
-        return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  a subclass of SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}, line {mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise MeshError(Reason.CONFIG_INVALID, f"{where}: {problem}") from None
+def _put(settings: dict[str, Any], path: list[str], value: str) -> None:
+    for part in path[:-1]:
+        inner = settings.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return  # of the wrong type anyway; validation will say so
+        settings = inner
+    settings[path[-1]] = value
 
 
-def read_settings(path: Path, model: type[_S]) -> _S:
-    """Reads and validates a file; raises CONFIG_INVALID naming every offending setting."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MeshError(
-            Reason.CONFIG_INVALID, f"{path}: cannot be read ({error.strerror or 'I/O error'})"
-        ) from None
-    if len(data) > MAX_CONFIG_BYTES:
-        raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected at most 1 MiB")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected UTF-8 text") from None
-    return validate(parse_yaml(text, str(path)), model, str(path))
-
-
-def validate(data: Any, model: type[_S], name: str) -> _S:
-    """Validates parsed settings; raises CONFIG_INVALID naming every offending setting."""
-    if not isinstance(data, dict):
-        raise MeshError(Reason.CONFIG_INVALID, f"{name}: expected settings, one per line")
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()[:8])
-        raise MeshError(Reason.CONFIG_INVALID, f"{name}: {problems}") from None
-
-
-def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    setting = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        return f"{setting}: no such setting"
-    if kind == "missing":
-        return f"{setting}: missing"
-    message = message.removeprefix("Value error, ")
-    return f"{setting}: {message}" if setting else message
+def _explain(error: ValidationError) -> str:
+    """Every problem as "path: what was expected", without the values."""
+    problems = []
+    for problem in error.errors(include_input=False, include_url=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            what = "no such setting"
+        elif problem["type"] == "missing":
+            what = "missing"
+        else:
+            what = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{where}: {what}" if where else what)
+    return "; ".join(problems[:10])

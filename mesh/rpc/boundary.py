@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -20,17 +19,12 @@ from google.protobuf.message import DecodeError
 
 from mesh.core.errors import MeshError, Reason
 from mesh.rpc.status import abort
+from mesh.telemetry.logs import describe
 
 _LOG = logging.getLogger(__name__)
 _MALFORMED = object()
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def frames_of(error: BaseException) -> str:
-    """Where an exception passed, innermost last; file names, lines and functions, no values."""
-    frames = traceback.extract_tb(error.__traceback__)[-12:]
-    return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
 
 
 class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -103,7 +97,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if isinstance(error, MeshError):
             return error
         incident = self._new_id()
-        _LOG.error("incident %s: %s in %s at %s", incident, type(error).__name__, method, frames_of(error))
+        _LOG.error("incident %s in %s: %s", incident, method, describe(error))
         message = f"an error inside the server; its log has incident {incident}"
         return MeshError(Reason.INTERNAL, message, {"incident": incident})
 
