@@ -61,7 +61,9 @@ class CertificateAuthority:
             raise MeshError(Reason.CONFIG_INVALID, "root.key does not belong to root.pem")
 
     @classmethod
-    def create(cls, directory: Path | str, trust_domain: str, clock: Callable[[], float]) -> CertificateAuthority:
+    def create(
+        cls, directory: Path | str, trust_domain: str, clock: Callable[[], float]
+    ) -> CertificateAuthority:
         """Makes a new authority; the directory must not exist yet, or be empty.
 
         It appears complete or not at all. Raises CONFIG_INVALID if something is there already,
@@ -72,7 +74,9 @@ class CertificateAuthority:
         jurisdiction_of(trust_domain)
         make_private_directory(target.parent)
         if target.exists() and any(target.iterdir()):
-            raise MeshError(Reason.CONFIG_INVALID, f"{target.name} is not empty: an authority is never overwritten")
+            raise MeshError(
+                Reason.CONFIG_INVALID, f"{target.name} is not empty: an authority is never overwritten"
+            )
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             root_key = generate_key()
@@ -94,7 +98,7 @@ class CertificateAuthority:
 
     @classmethod
     def load(cls, directory: Path | str) -> CertificateAuthority:
-        """Reads an authority's directory; NOT_FOUND or CONFIG_INVALID, key files with wider access included."""
+        """Reads an authority's directory; NOT_FOUND, or CONFIG_INVALID (also if others can read a key)."""
         source = Path(directory)
         key = key_from_pem(read_file(source / "root.key", private=True))
         chain = chain_from_pem(read_file(source / "root.pem"))
@@ -120,11 +124,13 @@ class CertificateAuthority:
         """
         if identity.trust_domain != self._trust_domain or identity.kind == AUTHORITY_PATH[1:]:
             raise MeshError(
-                Reason.IDENTITY_NOT_ALLOWED, f"this authority issues names of {self._trust_domain} except its own"
+                Reason.IDENTITY_NOT_ALLOWED,
+                f"this authority issues names of {self._trust_domain} except its own",
             )
         if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
             raise MeshError(
-                Reason.REQUEST_INVALID, f"a certificate's life: expected {MIN_TTL_S:.0f} to {MAX_TTL_S:.0f} seconds"
+                Reason.REQUEST_INVALID,
+                f"a certificate's life: expected {MIN_TTL_S:.0f} to {MAX_TTL_S:.0f} seconds",
             )
         return (self._issue(read_csr(csr_der), identity, ttl_s, now, _TLS_USAGES, dns_name_of(identity)),)
 
@@ -197,7 +203,8 @@ def _self_signed_root(key: PrivateKey, trust_domain: str, now: float) -> bytes:
         .subject_name(subject)
         .issuer_name(subject)
         .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]), critical=False
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]),
+            critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_ca=True), critical=True)
@@ -238,5 +245,7 @@ def _trust_domain_of(root_der: bytes) -> str:
         )
         (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
-        raise MeshError(Reason.CONFIG_INVALID, "root.pem: expected a root that names its trust domain") from None
+        raise MeshError(
+            Reason.CONFIG_INVALID, "root.pem: expected a root that names its trust domain"
+        ) from None
     return uri.removeprefix("spiffe://")

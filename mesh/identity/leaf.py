@@ -55,7 +55,13 @@ def read_leaf(der: bytes) -> Leaf:
         serial = certificate.serial_number
     except x509.ExtensionNotFound:
         raise MeshError(Reason.IDENTITY_MALFORMED, "a certificate needs key usage and a SPIFFE id") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
         raise MeshError(Reason.IDENTITY_MALFORMED, "expected an X.509 certificate in DER") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
@@ -67,7 +73,9 @@ def read_leaf(der: bytes) -> Leaf:
     if is_ca or usage.key_cert_sign or usage.crl_sign or not usage.digital_signature:
         raise MeshError(Reason.IDENTITY_MALFORMED, "an SVID may sign statements and no certificates")
     if any(e.critical and e.oid not in _KNOWN_CRITICAL for e in extensions):
-        raise MeshError(Reason.IDENTITY_MALFORMED, "the certificate has a critical extension that is not known here")
+        raise MeshError(
+            Reason.IDENTITY_MALFORMED, "the certificate has a critical extension that is not known here"
+        )
     # What the root's name constraints make TLS check; signed statements get the same rule here.
     if not all(is_within(name, identity.trust_domain) for name in names.get_values_for_type(x509.DNSName)):
         raise MeshError(Reason.IDENTITY_MALFORMED, "the certificate's DNS names are not of its trust domain")

@@ -57,7 +57,9 @@ def read_file(path: Path, *, private: bool = False, limit: int = MAX_FILE_BYTES)
     `private`, if anybody but its owner has access to it.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0)
+        )
     except FileNotFoundError:
         raise MeshError(Reason.NOT_FOUND, f"expected a file {path.name}") from None
     except OSError as error:

@@ -58,7 +58,7 @@ def read_root(der: bytes, trust_domain: str) -> x509.Certificate:
     if not names.critical or not _constrains_to(names.value, trust_domain):
         raise MeshError(
             Reason.BUNDLE_INVALID,
-            f"a root must carry critical name constraints that permit {trust_domain} alone, as DNS name and as URI",
+            f"a root must carry critical name constraints, for DNS names and URIs of {trust_domain} alone",
         )
     return root
 

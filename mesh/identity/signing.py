@@ -75,7 +75,9 @@ class Signer:
         """
         end = min(not_after, self._leaf.not_after)
         if end <= not_before:
-            raise MeshError(Reason.RECORD_EXPIRED, "the signer's certificate ends before the statement begins")
+            raise MeshError(
+                Reason.RECORD_EXPIRED, "the signer's certificate ends before the statement begins"
+            )
         statement = envelope_pb2.Statement(
             type=type,
             key=key,
@@ -90,7 +92,9 @@ class Signer:
             signature=self._key.sign(_to_be_signed(statement), _ALGORITHM),
         ).SerializeToString(deterministic=True)
         if len(envelope) > MAX_ENVELOPE_BYTES:
-            raise MeshError(Reason.RECORD_TOO_LARGE, f"a signed statement has at most {MAX_ENVELOPE_BYTES} bytes")
+            raise MeshError(
+                Reason.RECORD_TOO_LARGE, f"a signed statement has at most {MAX_ENVELOPE_BYTES} bytes"
+            )
         return envelope
 
 
@@ -146,7 +150,9 @@ def _read_statement(data: bytes, signer: VerifiedIdentity, now: float) -> Statem
     try:
         type = RecordType(parsed.type)
     except ValueError:
-        raise MeshError(Reason.RECORD_MALFORMED, f"statement type: expected one of {', '.join(RecordType)}") from None
+        raise MeshError(
+            Reason.RECORD_MALFORMED, f"statement type: expected one of {', '.join(RecordType)}"
+        ) from None
     if not parsed.key or len(parsed.key.encode()) > MAX_KEY_BYTES:
         raise MeshError(Reason.RECORD_MALFORMED, f"statement key: expected 1 to {MAX_KEY_BYTES} bytes")
     if parsed.generation < 1:

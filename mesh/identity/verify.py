@@ -72,7 +72,9 @@ class _Memory:
 _memory = _Memory(REMEMBERED_CHAINS)
 
 
-def verify_chain(chain_der: Sequence[bytes], bundles: Mapping[str, TrustBundle], now: float) -> VerifiedIdentity:
+def verify_chain(
+    chain_der: Sequence[bytes], bundles: Mapping[str, TrustBundle], now: float
+) -> VerifiedIdentity:
     """The identity that this chain (DER, leaf first, root left out) proves at `now`.
 
     `bundles` maps trust domains to the roots accepted for them. Raises IDENTITY_MALFORMED,
@@ -97,7 +99,7 @@ def check_time(identity: VerifiedIdentity, now: float) -> None:
     if now < identity.not_before - CLOCK_TOLERANCE_S:
         raise MeshError(
             Reason.IDENTITY_EXPIRED,
-            f"the certificate of {identity.id} is valid only in {identity.not_before - now:.0f} s: compare the clocks",
+            f"the certificate of {identity.id} is valid in {identity.not_before - now:.0f} s: compare the clocks",
         )
 
 
@@ -140,4 +142,6 @@ def _verify(der: bytes, bundles: Mapping[str, TrustBundle]) -> tuple[VerifiedIde
             leaf.public_key,
         )
         return identity, root_der
-    raise MeshError(Reason.IDENTITY_UNTRUSTED, f"no root of {trust_domain} has issued the certificate of {leaf.id}")
+    raise MeshError(
+        Reason.IDENTITY_UNTRUSTED, f"no root of {trust_domain} has issued the certificate of {leaf.id}"
+    )
