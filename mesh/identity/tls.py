@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 # Before grpc is imported, and whatever the environment says: see above.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-CHACHA20-POLY1305"
@@ -127,9 +128,9 @@ def dial(
 
 def _dynamic_credentials(source: SvidSource, *, require_client: bool) -> grpc.ServerCredentials:
     fetch = _Fetcher(source)
-    return grpc.dynamic_ssl_server_credentials(
-        fetch.current(), fetch, require_client_authentication=require_client
-    )
+    # grpc's annotation leaves out that None, no change, may be answered; its documentation does not.
+    fetcher: Any = fetch
+    return grpc.dynamic_ssl_server_credentials(fetch.current(), fetcher, require_client)
 
 
 class _Fetcher:

@@ -99,7 +99,7 @@ def check_time(identity: VerifiedIdentity, now: float) -> None:
     if now < identity.not_before - CLOCK_TOLERANCE_S:
         raise MeshError(
             Reason.IDENTITY_EXPIRED,
-            f"the certificate of {identity.id} is valid in {identity.not_before - now:.0f} s: compare the clocks",
+            f"the certificate of {identity.id} begins in {identity.not_before - now:.0f} s: compare clocks",
         )
 
 
