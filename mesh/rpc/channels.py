@@ -15,13 +15,14 @@ from collections import OrderedDict
 import grpc
 
 from mesh.identity.source import SvidSource
-from mesh.identity.tls import channel_credentials, channel_options
+from mesh.identity.tls import dial
 
 MAX_CHANNELS = 256
 # How long a replaced channel's calls may go on.
 RETIRED_GRACE_S = 1800.0
 # Inference answers are small pieces; the largest answer is Embed's: 256 texts x 4,096 floats.
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+_OPTIONS = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),)
 
 
 class ChannelPool:
@@ -44,14 +45,7 @@ class ChannelPool:
         key = (endpoint, dns_name, trust_domain)
         channel = self._channels.get(key)
         if channel is None:
-            channel = grpc.aio.secure_channel(
-                endpoint,
-                channel_credentials(self._source, trust_domain),
-                options=[
-                    *channel_options(dns_name),
-                    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
-                ],
-            )
+            channel = dial(self._source, endpoint, trust_domain, dns_name, _OPTIONS)
             self._channels[key] = channel
             if len(self._channels) > self._limit:
                 self._retire(self._channels.popitem(last=False)[1])

@@ -17,6 +17,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from mesh.core.errors import MeshError, Reason
+from mesh.identity.tls import SERVER_OPTIONS
 from mesh.rpc.boundary import ErrorBoundary
 
 # The largest request of any service (inference.proto: 1 MiB as a whole).
@@ -39,24 +40,22 @@ class ServerLimits:
     # under way get the grace to finish.
     max_connection_age_s: float = 3600.0
     max_connection_age_grace_s: float = 1800.0
-    keepalive_s: float = 20.0
 
-    def options(self) -> list[tuple[str, int]]:
-        """As gRPC channel arguments."""
-        return [
-            ("grpc.so_reuseport", 0),  # a second daemon on the same port is a mistake, not a helper
-            ("grpc.max_receive_message_length", self.max_request_bytes + _TRANSPORT_SLACK_BYTES),
-            ("grpc.max_allowed_incoming_connections", self.max_connections),
-            ("grpc.max_concurrent_streams", self.max_streams_per_connection),
-            ("grpc.max_metadata_size", 8 * 1024),
-            ("grpc.server_handshake_timeout_ms", round(self.handshake_timeout_s * 1000)),
-            ("grpc.max_connection_idle_ms", round(self.idle_connection_s * 1000)),
-            ("grpc.max_connection_age_ms", round(self.max_connection_age_s * 1000)),
-            ("grpc.max_connection_age_grace_ms", round(self.max_connection_age_grace_s * 1000)),
-            ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
-            ("grpc.keepalive_timeout_ms", 5000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-        ]
+    def options(self) -> list[tuple[str, int | str]]:
+        """As gRPC channel arguments, on top of those that mesh/identity/tls.py sets for every server."""
+        own = {
+            "grpc.max_receive_message_length": self.max_request_bytes + _TRANSPORT_SLACK_BYTES,
+            # Answers are made here and not by strangers: Embed's may be 256 texts x 4,096 floats.
+            "grpc.max_send_message_length": 16 * 1024 * 1024,
+            "grpc.max_allowed_incoming_connections": self.max_connections,
+            "grpc.max_concurrent_streams": self.max_streams_per_connection,
+            "grpc.max_metadata_size": 8 * 1024,
+            "grpc.server_handshake_timeout_ms": round(self.handshake_timeout_s * 1000),
+            "grpc.max_connection_idle_ms": round(self.idle_connection_s * 1000),
+            "grpc.max_connection_age_ms": round(self.max_connection_age_s * 1000),
+            "grpc.max_connection_age_grace_ms": round(self.max_connection_age_grace_s * 1000),
+        }
+        return list({**dict(SERVER_OPTIONS), **own}.items())
 
 
 class MeshServer:
