@@ -50,11 +50,10 @@ rm -f "$venv/.ready"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
 install=("${pip[@]}" install --no-deps --no-compile)
 torch=$(grep '^torch==' requirements/cpu.lock)
-if ! "${pip[@]}" download --quiet --no-deps --dest .state/torch "$torch" >/dev/null 2>&1; then
+if ! "${pip[@]}" install --dry-run --quiet --no-deps "$torch" >/dev/null 2>&1; then
   say 'pip is not configured with a CPU build of torch: taking it from PyTorch'
   install+=(--extra-index-url "$torch_index")
 fi
-rm -rf .state/torch
 progress 'locked packages' "${install[@]}" -r requirements/cpu.lock -r requirements/dev.lock
 # An import of vLLM that has to compile takes 30 s instead of 9.
 progress 'byte-compiling' bash -c '"$1" -m compileall -q -j 0 "$2"/lib/python3.11/site-packages || true' _ "$venv/bin/python" "$venv"
