@@ -10,7 +10,19 @@ from mesh.codec.context import (
     context_from_pb,
     context_to_pb,
 )
+from mesh.codec.placement import (
+    decision_from_pb,
+    decision_to_pb,
+    envelope_from_bytes,
+    excluded_from_pb,
+    node_view_to_pb,
+    offers_from_pb,
+    permit_from_payload,
+    permit_to_payload,
+    target_to_pb,
+)
 from mesh.codec.records import (
+    MAX_BUNDLES,
     bundle_from_pb,
     bundle_to_pb,
     facts_from_payload,
@@ -36,19 +48,9 @@ from mesh.codec.records import (
     status_to_payload,
     status_to_pb,
 )
-from mesh.codec.placement import (
-    decision_from_pb,
-    decision_to_pb,
-    envelope_from_bytes,
-    excluded_from_pb,
-    node_view_to_pb,
-    offers_from_pb,
-    permit_from_payload,
-    permit_to_payload,
-    target_to_pb,
-)
 
 __all__ = [
+    "MAX_BUNDLES",
     "action_from_pb",
     "action_to_pb",
     "bundle_from_pb",
