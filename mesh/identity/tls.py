@@ -6,10 +6,7 @@ checks the target's DNS name, so that no other authority can stand in for it.
 
 What was learnt of grpcio 1.85.1 (BoringSSL), and is held by tests/integration/test_tls_*.py:
 
-- TLS 1.3 only has no setting in Python, on either side. But gRPC takes its TLS 1.2 cipher suites from
-  the environment variable GRPC_SSL_CIPHER_SUITES, once per process and before its first TLS object.
-  Naming only a suite that needs a pre-shared key, which nobody has, leaves nothing to agree on below
-  1.3; the suites of 1.3 are not affected. Naming only 1.3 suites there is an error.
+- TLS 1.3 only has no setting in Python; tls13.py has the way round.
 - X25519MLKEM768 is offered and chosen by default (key share 0x11EC).
 - The certificate fetcher of a dynamic server credential is called before every handshake, on a thread
   of gRPC's, and also with grpc.aio. A changed configuration makes a new TLS context, so sessions from
@@ -20,18 +17,15 @@ What was learnt of grpcio 1.85.1 (BoringSSL), and is held by tests/integration/t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-# Before grpc is imported, and whatever the environment says: see above.
-os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-CHACHA20-POLY1305"
 
 import grpc
 import grpc.aio
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.snapshot import TrustBundle
+from mesh.identity import tls13
 from mesh.identity.leaf import chain_to_pem
 from mesh.identity.source import SvidSource
 
@@ -106,12 +100,14 @@ def channel_credentials(source: SvidSource, trust_domain: str) -> grpc.ChannelCr
     bundle = source.bundles.get(trust_domain)
     if bundle is None:
         raise MeshError(Reason.IDENTITY_UNTRUSTED, f"no trust bundle is known for {trust_domain}")
+    _require_tls13()
     svid = source.svid
     return grpc.ssl_channel_credentials(_roots_pem([bundle]), svid.key_pem, svid.chain_pem)
 
 
 def enrolment_channel_credentials(bundle: TrustBundle) -> grpc.ChannelCredentials:
     """For dialling a control plane of the bundle's trust domain without a certificate of our own."""
+    _require_tls13()
     return grpc.ssl_channel_credentials(_roots_pem([bundle]))
 
 
@@ -127,10 +123,20 @@ def dial(
 
 
 def _dynamic_credentials(source: SvidSource, *, require_client: bool) -> grpc.ServerCredentials:
+    _require_tls13()
     fetch = _Fetcher(source)
     # grpc's annotation leaves out that None, no change, may be answered; its documentation does not.
     fetcher: Any = fetch
     return grpc.dynamic_ssl_server_credentials(fetch.current(), fetcher, require_client)
+
+
+def _require_tls13() -> None:
+    if not tls13.IN_FORCE:
+        raise MeshError(
+            Reason.CONFIG_INVALID,
+            "grpc was imported before mesh, which leaves TLS 1.2 on: import mesh first,"
+            f" or set {tls13.VARIABLE}={tls13.SUITES} in the environment",
+        )
 
 
 class _Fetcher:
