@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,11 @@ def load_bundle(document: bytes, trust_domain: str = "") -> TrustBundle:
         if any(key.get(name) != value for name, value in _key_of(der, stated).items() if name != "x5c"):
             raise MeshError(Reason.BUNDLE_INVALID, "a key does not match the certificate beside it")
     return bundle
+
+
+def fingerprints(bundle: TrustBundle) -> tuple[str, ...]:
+    """ "sha256:<hex>" of each root certificate, for two people to compare by another way."""
+    return tuple("sha256:" + hashlib.sha256(der).hexdigest() for der in bundle.roots)
 
 
 def save_bundle(directory: Path, bundle: TrustBundle) -> Path:
