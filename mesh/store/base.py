@@ -36,7 +36,8 @@ class WatchKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
-    """One step of a watch."""
+    """One step of a watch. Whoever applies `puts` and then `deletes` has applied them in order: a store
+    starts a new batch where a put follows a deletion."""
 
     kind: WatchKind
     revision: int = 0
@@ -52,7 +53,9 @@ class Lease(Protocol):
     """
 
     @property
-    def lost(self) -> bool: ...
+    def lost(self) -> bool:
+        """Whether the store no longer knows the lease."""
+        ...
 
     async def aclose(self) -> None:
         """Revokes the lease; its keys vanish."""
@@ -62,7 +65,9 @@ class Lease(Protocol):
 class RecordStore(Protocol):
     """Where records lie. Keys are str below ``/sovereign/v1/``; values at most 256 KiB."""
 
-    async def get(self, key: str) -> Entry | None: ...
+    async def get(self, key: str) -> Entry | None:
+        """The entry under this key, or None."""
+        ...
 
     async def list(self, prefix: str) -> tuple[list[Entry], int]:
         """Every entry under the prefix, sorted by key, and the revision of that view."""
@@ -90,6 +95,10 @@ class RecordStore(Protocol):
         """
         ...
 
-    async def lease(self, ttl_s: float) -> Lease: ...
+    async def lease(self, ttl_s: float) -> Lease:
+        """A new lease that is renewed in the background."""
+        ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Ends watches and background work. Leases are left to run out; close them first to end them now."""
+        ...
