@@ -34,7 +34,9 @@ MAX_NESTING = 32  # open brackets
 MAX_CHAIN = 16  # a.b.c...
 MAX_IFS = 128  # "if" ... "else if" in one policy set
 
-SCHEMA = cedarpy.Schema.from_str(resources.files("mesh.core").joinpath("data/mesh.cedarschema").read_text("utf-8"))
+SCHEMA = cedarpy.Schema.from_str(
+    resources.files("mesh.core").joinpath("data/mesh.cedarschema").read_text("utf-8")
+)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 # Cedar's own lexical rules for strings and comments (a carriage return ends a comment, too).
@@ -127,7 +129,10 @@ def _check_shape(cedar: str) -> list[int]:
         ifs += kind == "word" and token.group() == "if"
         chain = chain + 1 if kind == "dot" else chain if kind == "word" else 0
         expect_start = kind == "end"
-        for value, limit, what in ((depth, MAX_NESTING, "nested brackets"), (chain, MAX_CHAIN, "dots in one chain")):
+        for value, limit, what in (
+            (depth, MAX_NESTING, "nested brackets"),
+            (chain, MAX_CHAIN, "dots in one chain"),
+        ):
             if value > limit:
                 _malformed(f"line {_line(cedar, token.start())}: at most {limit} {what}")
         if ifs > MAX_IFS:
@@ -180,10 +185,12 @@ def _check_words(policy: Any, policy_id: str) -> set[tuple[str, str]]:
             entities.add((node["type"], node["id"]))
         for word in _compared_with_data_class(node):
             if word not in set(DataClass):
-                _malformed(f"policy {policy_id}: expected a data class ({', '.join(DataClass)}) where it compares one")
+                _malformed(f"policy {policy_id}: as a data class, expected one of {', '.join(DataClass)}")
     for kind, name in entities:
         if kind == "Jurisdiction" and name not in COUNTRIES:
-            _malformed(f"policy {policy_id}: expected assigned ISO 3166-1 codes in upper case as jurisdictions")
+            _malformed(
+                f"policy {policy_id}: expected assigned ISO 3166-1 codes in upper case as jurisdictions"
+            )
     return entities
 
 

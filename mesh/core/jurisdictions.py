@@ -221,7 +221,9 @@ def _read_member(entry: object, where: str) -> Membership:
     )
 
 
-def _object(value: object, where: str, required: set[str], optional: set[str] | None = None) -> dict[str, Any]:
+def _object(
+    value: object, where: str, required: set[str], optional: set[str] | None = None
+) -> dict[str, Any]:
     if not isinstance(value, dict):
         _malformed(f"{where}: expected an object")
     keys = set(value)
@@ -232,7 +234,9 @@ def _object(value: object, where: str, required: set[str], optional: set[str] | 
 
 def _text(value: object, where: str, pattern: re.Pattern[str] | None = None) -> str:
     if not isinstance(value, str) or len(value) > _MAX_TEXT or (pattern and not pattern.fullmatch(value)):
-        expected = f"a text like {pattern.pattern}" if pattern else f"a text of at most {_MAX_TEXT} characters"
+        expected = (
+            f"a text like {pattern.pattern}" if pattern else f"a text of at most {_MAX_TEXT} characters"
+        )
         _malformed(f"{where}: expected {expected}")
     return value
 

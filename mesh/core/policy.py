@@ -80,7 +80,9 @@ class PolicyEngine:
     def __init__(self) -> None:
         self._verdicts: Bounded[tuple[object, ...], Verdict] = Bounded(VERDICTS_REMEMBERED)
         self._texts: Bounded[str, PolicyText | str] = Bounded(POLICY_SETS_REMEMBERED)
-        self._countries: Bounded[tuple[str, datetime.date], cedarpy.Entities] = Bounded(COUNTRY_SETS_REMEMBERED)
+        self._countries: Bounded[tuple[str, datetime.date], cedarpy.Entities] = Bounded(
+            COUNTRY_SETS_REMEMBERED
+        )
 
     def judge(
         self,
@@ -114,7 +116,9 @@ class PolicyEngine:
         undefined = sorted(text.groups - groups.names())
         if undefined:
             verdict = Verdict(
-                False, (), f"the policies of {trust_domain} name the group {undefined[0]}, which it does not define"
+                False,
+                (),
+                f"the policies of {trust_domain} name the group {undefined[0]}, which it does not define",
             )
             return [verdict] * len(nodes)
         question = _Question(trust_domain, principal, action, context, context.judged_classes)
@@ -131,24 +135,22 @@ class PolicyEngine:
             context.transfer_basis,
             context.tenant,
         )
-        keys = [
-            (*shared, node.trust_domain, facts.attributes, node if text.names_nodes else None) for node, facts in nodes
-        ]
-        known: dict[tuple[object, ...], Verdict] = {}
-        unknown: dict[tuple[object, ...], tuple[SpiffeId, NodeFacts]] = {}
-        for key, subject in zip(keys, nodes, strict=True):
-            if key in known or key in unknown:
-                continue
-            remembered = self._verdicts.get(key)
-            if remembered is not None:
-                known[key] = remembered
+        # What may make one node's answer differ from another's; a thousand nodes have a few dozen.
+        kinds = [(n.trust_domain, f.attributes, n if text.names_nodes else None) for n, f in nodes]
+        subjects = dict(zip(kinds, nodes, strict=True))
+        verdicts: dict[object, Verdict] = {}
+        unknown = []
+        for kind in subjects:
+            remembered = self._verdicts.get((*shared, *kind))
+            if remembered is None:
+                unknown.append(kind)
             else:
-                unknown[key] = subject
+                verdicts[kind] = remembered
         if unknown:
-            answers = self._ask(text, groups, question, list(unknown.values()), on)
-            for key, verdict in zip(unknown, answers, strict=True):
-                known[key] = self._verdicts.put(key, verdict)
-        return [known[key] for key in keys]
+            answers = self._ask(text, groups, question, [subjects[kind] for kind in unknown], on)
+            for kind, answer in zip(unknown, answers, strict=True):
+                verdicts[kind] = self._verdicts.put((*shared, *kind), answer)
+        return [verdicts[kind] for kind in kinds]
 
     def names_clients(self, snapshot: Snapshot, trust_domain: str) -> bool:
         """Whether this authority's policies name single clients, so that answers depend on the name."""
@@ -206,7 +208,9 @@ class PolicyEngine:
         if handle is None:
             entities = [_entity("Group", name) for name in sorted(groups.names())]
             entities += [
-                _entity("Jurisdiction", country, parents=_refs("Group", groups.groups_of(country, _NOTHING, on)))
+                _entity(
+                    "Jurisdiction", country, parents=_refs("Group", groups.groups_of(country, _NOTHING, on))
+                )
                 for country in sorted(COUNTRIES)
             ]
             handle = self._countries.put(key, cedarpy.Entities.from_json_str(json.dumps(entities), SCHEMA))

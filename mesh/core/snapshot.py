@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mesh.core.jurisdictions import Groups
 from mesh.core.records import CLOCK_TOLERANCE_S
@@ -93,7 +94,16 @@ class Snapshot:
             return f"its authority's word is dated {-age:.0f} s ahead: compare the clocks"
         if age > heads.max_age_s:
             return f"its authority's word is {age:.1f} s old, more than {heads.max_age_s:g} s"
-        for key, generation in heads.generations.items():
-            if self.generations.get(key, (0, ""))[0] < generation:
-                return f"generation {generation} of {key} has not arrived"
-        return ""
+        return self._behind.get(trust_domain, "")
+
+    @cached_property
+    def _behind(self) -> Mapping[str, str]:
+        """Per authority, the first record of which a newer generation is current. Looked up once: heads
+        list every record of an authority, and every decision asks."""
+        behind: dict[str, str] = {}
+        for trust_domain, heads in self.heads.items():
+            for key, generation in heads.generations.items():
+                if self.generations.get(key, (0, ""))[0] < generation:
+                    behind[trust_domain] = f"generation {generation} of {key} has not arrived"
+                    break
+        return behind
