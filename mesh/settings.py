@@ -53,6 +53,7 @@ def load_settings(
         ) from None
     if not isinstance(found, dict):
         raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected settings, one a line")
+    found = _without_blanks(found)
     for variable, setting in secrets.items():
         if environment.get(variable):
             _put(found, setting.split("."), environment[variable])
@@ -74,6 +75,15 @@ class _NoDuplicates(yaml.SafeLoader):
                     None, None, "a setting appears twice", node.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+def _without_blanks(settings: dict[str, Any]) -> dict[str, Any]:
+    """A setting without a value, or a group whose lines are all commented out, means the default."""
+    return {
+        key: _without_blanks(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if value is not None
+    }
 
 
 def _put(settings: dict[str, Any], path: list[str], value: str) -> None:

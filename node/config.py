@@ -1,0 +1,168 @@
+"""The settings of `mesh-node`, one YAML file. examples/config/mesh-node.yaml comments every one of them.
+
+Unknown and contradictory settings are CONFIG_INVALID and named (mesh/settings.py). Relative paths are
+taken from the file's folder. Nothing here opens a file or a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from mesh.settings import Settings, load_settings
+
+# Environment variables that override settings, for secrets.
+SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_WILDCARDS = ("0.0.0.0:", "[::]:")
+
+
+class IdentitySettings(Settings):
+    """Who this node is."""
+
+    directory: Path
+    renew_at: Address | None = None
+    renew_name: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> IdentitySettings:
+        if (self.renew_at is None) != (not self.renew_name):
+            raise ValueError("renew_at and renew_name belong together")
+        return self
+
+
+class BoardSettings(Settings):
+    """Where signed records are exchanged."""
+
+    endpoints: list[Address] = Field(min_length=1, max_length=9)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    user: str = ""
+    password: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _complete(self) -> BoardSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.certificate is not None and self.ca is None:
+            raise ValueError("certificate is of no use without ca")
+        if bool(self.user) != bool(self.password.get_secret_value()):
+            raise ValueError("user and password belong together")
+        return self
+
+
+class EngineSettings(Settings):
+    """What generates and embeds."""
+
+    kind: Literal["scripted", "ray_vllm"] = "ray_vllm"
+    model: str = ""
+    model_name: str = ""
+    capacity: int = Field(default=16, ge=1, le=4096)
+    context_tokens: int = Field(default=2048, ge=16, le=1_048_576)
+    replicas: int = Field(default=1, ge=1, le=64)
+    threads: int = Field(default=1, ge=1, le=256)
+    embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _complete(self) -> EngineSettings:
+        if self.kind == "ray_vllm" and not self.model:
+            raise ValueError("model is needed by ray_vllm: a path or a hub id")
+        if self.kind == "scripted" and self.model:
+            raise ValueError("model is of no use to the scripted engine: leave it out or choose ray_vllm")
+        return self
+
+
+class ServingSettings(Settings):
+    """How many requests, and how patiently."""
+
+    queue: int = Field(default=64, ge=0, le=100_000)
+    queue_timeout_s: Seconds = 10.0
+    write_timeout_s: Seconds = 30.0
+    drain_grace_s: float = Field(default=30.0, ge=0, le=3600)
+    max_connections: int = Field(default=4096, ge=1, le=1_000_000)
+    max_streams_per_connection: int = Field(default=256, ge=1, le=10_000)
+
+
+class StatusSettings(Settings):
+    """How often the node tells the board how it is."""
+
+    heartbeat_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    coalesce_s: Annotated[float, Field(ge=0.01, le=10)] = 0.1
+    lease_s: Annotated[float, Field(ge=1, le=600)] = 5.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StatusSettings:
+        if self.coalesce_s > self.heartbeat_s:
+            raise ValueError("coalesce_s cannot be longer than heartbeat_s")
+        if self.lease_s < 2 * self.heartbeat_s:
+            raise ValueError(
+                "lease_s must be at least twice heartbeat_s, or one late report looks like a death"
+            )
+        return self
+
+
+class LogSettings(Settings):
+    """What the daemon writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class NodeSettings(Settings):
+    """The whole file."""
+
+    listen: list[Address] = Field(min_length=1, max_length=8)
+    advertise: list[Address] = Field(default_factory=list, max_length=8)
+    state_directory: Path
+    identity: IdentitySettings
+    board: BoardSettings
+    engine: EngineSettings
+    serving: ServingSettings = ServingSettings()
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _reachable(self) -> NodeSettings:
+        if not self.advertise and any(address.startswith(_WILDCARDS) for address in self.listen):
+            raise ValueError("advertise is needed when listen is a wildcard: nobody can dial that")
+        return self
+
+
+def load_config(path: Path, environment: Mapping[str, str]) -> NodeSettings:
+    """Reads the file; CONFIG_INVALID names every setting that is wrong."""
+    settings = load_settings(NodeSettings, path, environment, SECRETS)
+    folder = path.resolve().parent
+
+    def at(value: Path | None) -> Path | None:
+        return None if value is None else folder / value
+
+    return settings.model_copy(
+        update={
+            "state_directory": folder / settings.state_directory,
+            "identity": settings.identity.model_copy(
+                update={"directory": folder / settings.identity.directory}
+            ),
+            "board": settings.board.model_copy(
+                update={
+                    "ca": at(settings.board.ca),
+                    "certificate": at(settings.board.certificate),
+                    "key": at(settings.board.key),
+                }
+            ),
+        }
+    )
