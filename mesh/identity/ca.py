@@ -24,7 +24,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mesh.core.errors import MeshError, Reason
 from mesh.core.snapshot import TrustBundle
 from mesh.core.types import SpiffeId, jurisdiction_of
-from mesh.identity.keys import PrivateKey, PublicKey, generate_key, key_from_pem, key_to_pem, read_csr
+from mesh.identity.keys import (
+    UNREADABLE,
+    PrivateKey,
+    PublicKey,
+    generate_key,
+    key_from_pem,
+    key_to_pem,
+    read_csr,
+)
 from mesh.identity.leaf import chain_from_pem, chain_to_pem, read_leaf
 from mesh.identity.names import dns_name_of
 from mesh.identity.private_files import make_private_directory, read_file, sync_directory, write_file
@@ -244,7 +252,7 @@ def _trust_domain_of(root_der: bytes) -> str:
             x509.SubjectAlternativeName
         )
         (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         raise MeshError(
             Reason.CONFIG_INVALID, "root.pem: expected a root that names its trust domain"
         ) from None

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
-from mesh.identity.keys import PublicKey, is_accepted_key
+from mesh.identity.keys import UNREADABLE, PublicKey, is_accepted_key
 from mesh.identity.names import is_within
 
 MAX_CERTIFICATE_BYTES = 8 * 1024
@@ -53,16 +52,15 @@ def read_leaf(der: bytes) -> Leaf:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         serial = certificate.serial_number
+        canonical = certificate.public_bytes(serialization.Encoding.DER) == der
     except x509.ExtensionNotFound:
         raise MeshError(Reason.IDENTITY_MALFORMED, "a certificate needs key usage and a SPIFFE id") from None
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):
+    except UNREADABLE:
         raise MeshError(Reason.IDENTITY_MALFORMED, "expected an X.509 certificate in DER") from None
+    # The library checks signatures over its own encoding of what it read, so bytes that DER forbids, such
+    # as a boolean of 0x01, would pass. One certificate has one form.
+    if not canonical or serial <= 0:
+        raise MeshError(Reason.IDENTITY_MALFORMED, "expected a certificate in DER with a positive serial number")
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
         raise MeshError(Reason.IDENTITY_MALFORMED, "a certificate names exactly one SPIFFE id")
@@ -99,6 +97,6 @@ def chain_from_pem(pem: bytes) -> tuple[bytes, ...]:
     """The certificates (DER) in concatenated PEM; raises IDENTITY_MALFORMED."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+        return tuple(c.public_bytes(serialization.Encoding.DER) for c in certificates)
+    except UNREADABLE:
         raise MeshError(Reason.IDENTITY_MALFORMED, "expected X.509 certificates in PEM") from None
-    return tuple(c.public_bytes(serialization.Encoding.DER) for c in certificates)

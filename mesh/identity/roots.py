@@ -15,10 +15,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 
 from mesh.core.errors import MeshError, Reason
-from mesh.identity.keys import is_accepted_key
+from mesh.identity.keys import UNREADABLE, is_accepted_key
 
 
 def constraints_for(trust_domain: str) -> x509.NameConstraints:
@@ -40,6 +41,7 @@ def read_root(der: bytes, trust_domain: str) -> x509.Certificate:
         extensions = root.extensions
         root.verify_directly_issued_by(root)
         accepted = is_accepted_key(root.public_key())
+        canonical = root.public_bytes(serialization.Encoding.DER) == der
         basic = extensions.get_extension_for_class(x509.BasicConstraints)
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
         names = extensions.get_extension_for_class(x509.NameConstraints)
@@ -49,8 +51,10 @@ def read_root(der: bytes, trust_domain: str) -> x509.Certificate:
         ) from None
     except InvalidSignature:
         raise MeshError(Reason.BUNDLE_INVALID, "a root must be self-signed") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         raise MeshError(Reason.BUNDLE_INVALID, "expected an X.509 root certificate in DER") from None
+    if not canonical:
+        raise MeshError(Reason.BUNDLE_INVALID, "expected an X.509 root certificate in DER")
     if not accepted:
         raise MeshError(Reason.BUNDLE_INVALID, "a root's key must be ECDSA P-256")
     if not (basic.critical and basic.value.ca and usage.key_cert_sign):

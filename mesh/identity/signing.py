@@ -126,6 +126,7 @@ def _parse_envelope(data: bytes) -> envelope_pb2.Envelope:
         raise MeshError(Reason.RECORD_MALFORMED, "expected a signed envelope") from None
     # One statement has one form. Unknown fields and odd encodings lie outside the signature, so
     # whoever carries a record (I5) could otherwise add to it.
+    envelope.DiscardUnknownFields()
     if envelope.SerializeToString(deterministic=True) != data:
         raise MeshError(Reason.RECORD_MALFORMED, "the envelope is not in its canonical encoding")
     if not 1 <= len(envelope.certificate_chain) <= MAX_CHAIN:

@@ -17,13 +17,13 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.records import CLOCK_TOLERANCE_S
 from mesh.core.snapshot import TrustBundle
 from mesh.core.types import SpiffeId
-from mesh.identity.keys import PublicKey
+from mesh.identity.keys import UNREADABLE, PublicKey
 from mesh.identity.leaf import read_leaf
 from mesh.identity.roots import read_root
 
@@ -132,7 +132,7 @@ def _verify(der: bytes, bundles: Mapping[str, TrustBundle]) -> tuple[VerifiedIde
         try:
             root = read_root(root_der, trust_domain)
             leaf.certificate.verify_directly_issued_by(root)
-        except (MeshError, InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        except (MeshError, InvalidSignature, *UNREADABLE):
             continue  # a root that vouches for nothing here; another one may
         identity = VerifiedIdentity(
             leaf.id,

@@ -40,7 +40,12 @@ class AuthorityForTests:
         return Svid(self.ca.issue(csr, self.id(path), ttl_s, time.time() if now is None else now), key)
 
     def source(
-        self, path: str, others: Iterable[TrustBundle] = (), *, svid: Svid | None = None, directory: Path | None = None
+        self,
+        path: str,
+        others: Iterable[TrustBundle] = (),
+        *,
+        svid: Svid | None = None,
+        directory: Path | None = None,
     ) -> SvidSource:
         return SvidSource(
             svid or self.svid(path),
@@ -69,7 +74,10 @@ class AuthorityForTests:
         is_ca: bool = False,
         digital_signature: bool = True,
         extra: Iterable[tuple[x509.ExtensionType, bool]] = (),
-        usages: Iterable[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+        usages: Iterable[x509.ObjectIdentifier] = (
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            ExtendedKeyUsageOID.CLIENT_AUTH,
+        ),
     ) -> tuple[tuple[bytes, ...], ec.EllipticCurvePrivateKey]:
         """A certificate that this authority's key signs, with none of our CA's checks."""
         key = key or generate_key()
