@@ -10,22 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from mesh.settings import Settings, load_settings
+from mesh.store.configured import Address, BoardSettings
 
 # Environment variables that override settings, for secrets.
 SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected host:port")
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _WILDCARDS = ("0.0.0.0:", "[::]:")
 
@@ -41,28 +34,6 @@ class IdentitySettings(Settings):
     def _complete(self) -> IdentitySettings:
         if (self.renew_at is None) != (not self.renew_name):
             raise ValueError("renew_at and renew_name belong together")
-        return self
-
-
-class BoardSettings(Settings):
-    """Where signed records are exchanged."""
-
-    endpoints: list[Address] = Field(min_length=1, max_length=9)
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_name: str = ""
-    user: str = ""
-    password: SecretStr = SecretStr("")
-
-    @model_validator(mode="after")
-    def _complete(self) -> BoardSettings:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together")
-        if self.certificate is not None and self.ca is None:
-            raise ValueError("certificate is of no use without ca")
-        if bool(self.user) != bool(self.password.get_secret_value()):
-            raise ValueError("user and password belong together")
         return self
 
 
@@ -148,21 +119,11 @@ def load_config(path: Path, environment: Mapping[str, str]) -> NodeSettings:
     settings = load_settings(NodeSettings, path, environment, SECRETS)
     folder = path.resolve().parent
 
-    def at(value: Path | None) -> Path | None:
-        return None if value is None else folder / value
-
+    identity = settings.identity.model_copy(update={"directory": folder / settings.identity.directory})
     return settings.model_copy(
         update={
             "state_directory": folder / settings.state_directory,
-            "identity": settings.identity.model_copy(
-                update={"directory": folder / settings.identity.directory}
-            ),
-            "board": settings.board.model_copy(
-                update={
-                    "ca": at(settings.board.ca),
-                    "certificate": at(settings.board.certificate),
-                    "key": at(settings.board.key),
-                }
-            ),
+            "identity": identity,
+            "board": settings.board.beside(folder),
         }
     )
