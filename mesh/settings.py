@@ -36,21 +36,7 @@ def load_settings(
 
     Relative paths in the file are the caller's to resolve, against the file's folder.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise MeshError(Reason.CONFIG_INVALID, f"{path}: {error.strerror}") from error
-    if len(text) > MAX_FILE_BYTES:
-        raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected at most {MAX_FILE_BYTES} bytes")
-    try:
-        found: Any = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise MeshError(
-            Reason.CONFIG_INVALID, f"{path}: not YAML{where}: {getattr(error, 'problem', '')}"
-        ) from None
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected settings, one a line")
     found = _without_blanks(found)
@@ -63,12 +49,32 @@ def load_settings(
         raise MeshError(Reason.CONFIG_INVALID, f"{path}: {_explain(error)}") from None
 
 
+def read_yaml(path: Path) -> Any:
+    """A YAML document of at most 256 KiB; raises CONFIG_INVALID with the line."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise MeshError(Reason.CONFIG_INVALID, f"{path}: {error.strerror}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise MeshError(Reason.CONFIG_INVALID, f"{path}: expected at most {MAX_FILE_BYTES} bytes")
+    try:
+        return yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise MeshError(
+            Reason.CONFIG_INVALID, f"{path}: not YAML{where}: {getattr(error, 'problem', '')}"
+        ) from None
+
+
 class _NoDuplicates(yaml.SafeLoader):
     """YAML lets a key appear twice and takes the last one; here that is a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping, if every key is there once."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        plain = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in plain]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(

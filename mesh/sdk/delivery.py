@@ -34,7 +34,7 @@ CONNECT_TIMEOUT_S = 5.0
 class Attempt(Protocol):
     """One try at one node: yields Started, then Tokens, then Finished or Embeddings last."""
 
-    def __call__(
+    def __call__(  # noqa: D102  the class says it
         self, target: Permitted, channel: grpc.aio.Channel, max_tokens: int, resume_text: str, left_s: float
     ) -> AsyncGenerator[Any, None]: ...
 
@@ -167,9 +167,14 @@ class Deliveries:
         state: Delivery,
     ) -> tuple[Decision, tuple[Permitted, ...]]:
         left = max(0.1, state.deadline - self._clock())
-        return await self._placers.place(
+        decision, permitted = await self._placers.place(
             context, action=action, model=model, excluded=excluded, timeout_s=min(left, 10.0)
         )
+        if decision.permitted and not permitted:
+            raise MeshError(
+                Reason.IDENTITY_NOT_ALLOWED, "this identity may ask where requests may go, not send them"
+            )
+        return decision, permitted
 
     async def _try(
         self, attempt: Attempt, target: Permitted, max_tokens: int, resume_text: str, left_s: float
@@ -211,7 +216,7 @@ class Deliveries:
             while True:
                 async with asyncio.timeout(self._silence_s):
                     message = await call.read()
-                if message is grpc.aio.EOF:
+                if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                     if not check.finished:
                         raise ProtocolBreach("Finished before the end")
                     return

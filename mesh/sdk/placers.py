@@ -86,7 +86,7 @@ class Placers:
                 failures.append(f"{server.id} ({error.reason.code})")
                 continue
             self._failed_at.pop(server, None)
-            return self._read(answer, context, action, model)
+            return _read(answer, context)
         raise MeshError(
             Reason.UNREACHABLE, "nobody places requests: asked " + ", ".join(failures or ["no one"])
         )
@@ -113,12 +113,20 @@ class Placers:
                 self._pool.drop(server.endpoint)  # dial anew next time instead of waiting out a back-off
             raise failure from None
 
-    def _read(
-        self, answer: placement_pb2.PlaceResponse, context: RequestContext, action: Action, model: str
-    ) -> tuple[Decision, tuple[Permitted, ...]]:
-        decision = codec.decision_from_pb(answer.decision)
-        offers = codec.offers_from_pb(answer.targets)
-        return decision, permitted_targets(decision, offers)
+
+def _read(
+    answer: placement_pb2.PlaceResponse, context: RequestContext
+) -> tuple[Decision, tuple[Permitted, ...]]:
+    """What the answer says, as far as it is to be believed; raises REQUEST_INVALID."""
+    decision = codec.decision_from_pb(answer.decision)
+    targets = permitted_targets(decision, codec.offers_from_pb(answer.targets))
+    allowed = context.narrowing.allowed_jurisdictions
+    if allowed and any(ranked.location not in allowed for ranked in decision.ranked):
+        raise MeshError(Reason.REQUEST_INVALID, "expected a decision that keeps to the caller's narrowing")
+    # TLS proves the DNS name alone: only if it belongs to the node is it the node that was permitted.
+    if any(target.dns_name != dns_name_of(target.node) for target in targets):
+        raise MeshError(Reason.REQUEST_INVALID, "expected the DNS name that belongs to each node")
+    return decision, targets
 
 
 def refusal_of(decision: Decision) -> Reason:

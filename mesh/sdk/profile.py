@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId, node_id
-from mesh.settings import Settings, read_settings
+from mesh.settings import Settings, load_settings
 
 FILE_NAME = "profile.yaml"
 ENVIRONMENT = "MESHCTL_PROFILE"
@@ -70,7 +70,7 @@ class Profile(Settings):
     @classmethod
     def load(cls, directory: Path) -> Profile:
         """Reads DIRECTORY/profile.yaml; raises CONFIG_INVALID. The identity path comes back absolute."""
-        profile = read_settings(directory / FILE_NAME, cls)
+        profile = load_settings(cls, directory / FILE_NAME, {}, {})
         return profile.model_copy(update={"identity": (directory / profile.identity).absolute()})
 
     def save(self, directory: Path) -> Path:

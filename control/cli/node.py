@@ -1,0 +1,192 @@
+"""`meshctl node`: letting nodes join, looking at them, taking them out of service."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control.cli.enrol import enrol
+from control.cli.node_view import facts_lines, node_json, node_lines, node_rows
+from control.cli.output import Output, OutputOption, emit, progress, table
+from control.cli.session import ProfileOption, Session, act, call, open_session
+from mesh import codec
+from mesh.core.errors import MeshError, Reason
+from mesh.core.types import NodeFacts
+from sovereign.mesh.v1 import admin_pb2
+
+POLL_S = 0.25
+
+app = typer.Typer(help="Let nodes join, look at them, take them out of service.")
+
+NameArgument = Annotated[str, typer.Argument(help="The node's name.")]
+
+
+@app.command()
+def token(
+    name: NameArgument,
+    location: Annotated[str, typer.Option("--location", help="Country where the machine stands.")],
+    operator: Annotated[str, typer.Option("--operator", help="Country of the operator's domicile.")],
+    controller: Annotated[
+        str, typer.Option("--controller", help="Country of whoever ultimately controls the operator.")
+    ],
+    admin_access: Annotated[
+        list[str], typer.Option("--admin-access", help="Country from where it is administered. Repeatable.")
+    ],
+    assurance: Annotated[
+        list[str] | None, typer.Option("--assurance", help="Such as C5. Repeatable.")
+    ] = None,
+    ttl: Annotated[int, typer.Option("--ttl", help="Seconds until it expires.", min=60, max=86_400)] = 3600,
+    profile: ProfileOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make a one-time join token, and state what policies will judge the node by."""
+    facts = NodeFacts(location, operator, controller, frozenset(admin_access), frozenset(assurance or ()))
+
+    async def work() -> admin_pb2.CreateJoinTokenResponse:
+        async with open_session(profile) as session:
+            request = admin_pb2.CreateJoinTokenRequest(
+                node=name, facts=codec.facts_to_pb(facts), ttl_seconds=ttl
+            )
+            return await call(session.admin.CreateJoinToken(request))
+
+    made = act(work())
+    # Text mode prints the token alone, so that it can be piped to where it is needed.
+    emit(output, {"node": name, "token": made.token, "expires_at": made.expires_at_ms / 1000}, made.token)
+
+
+@app.command()
+def enroll(
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token", envvar="MESHCTL_JOIN_TOKEN", help="From `meshctl node token`. Better in the variable."
+        ),
+    ],
+    control: Annotated[str, typer.Option("--control", help="Enrolment endpoint.", metavar="HOST:PORT")],
+    trust_bundle: Annotated[
+        Path, typer.Option("--trust-bundle", help="The authority's bundle.", dir_okay=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New directory for the identity.", metavar="DIR")],
+    control_name: Annotated[str, typer.Option("--control-name", help="The control plane's name.")] = "main",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Run on the node's machine: make its key here and have it certified."""
+    with progress("enrolling", output):
+        svid = act(enrol(token, control, control_name, trust_bundle, out))
+    emit(
+        output,
+        {"spiffe_id": str(svid.id), "serial": svid.serial, "not_after": svid.not_after, "identity": str(out)},
+        f"{svid.id} is enrolled; its identity is in {out}.",
+        "Name that directory in mesh-node.yaml as identity.directory; the node renews it by itself.",
+    )
+
+
+@app.command("list")
+def list_nodes(profile: ProfileOption = None, output: OutputOption = Output.TEXT) -> None:
+    """List the nodes of every authority that this one knows."""
+
+    async def work() -> list[admin_pb2.NodeView]:
+        async with open_session(profile) as session:
+            return await _nodes(session)
+
+    nodes = act(work())
+    columns = ("NODE", "AUTHORITY", "IN", "OPERATOR", "CONTROL", "STATE", "LOAD", "MODELS")
+    emit(
+        output,
+        {"nodes": [node_json(n) for n in nodes]},
+        table(columns, node_rows(nodes)),
+    )
+
+
+@app.command()
+def describe(name: NameArgument, profile: ProfileOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Show all that is known of one node: who states what."""
+
+    async def work() -> admin_pb2.NodeView:
+        async with open_session(profile) as session:
+            return await _node(session, name)
+
+    node = act(work())
+    emit(output, node_json(node), *node_lines(node))
+
+
+@app.command()
+def cordon(name: NameArgument, profile: ProfileOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Give a node no new requests; those under way finish."""
+    _set_cordon(name, True, profile, output)
+
+
+@app.command()
+def uncordon(name: NameArgument, profile: ProfileOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Give a node requests again."""
+    _set_cordon(name, False, profile, output)
+
+
+@app.command()
+def drain(
+    name: NameArgument,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.", min=0, max=86_400)] = 300.0,
+    profile: ProfileOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Cordon a node and wait until nothing is under way on it."""
+
+    async def work() -> int:
+        async with open_session(profile) as session:
+            request = admin_pb2.UpdateNodeRequest(node=name, cordoned=True)
+            generation = (await call(session.admin.UpdateNode(request))).generation
+            try:
+                async with asyncio.timeout(timeout):
+                    while await _busy(session, name):  # noqa: ASYNC110  the control plane has no stream
+                        await asyncio.sleep(POLL_S)
+            except TimeoutError:
+                raise MeshError(
+                    Reason.DEADLINE_EXCEEDED, f"{name} is cordoned and still busy after {timeout:g} s"
+                ) from None
+            return generation
+
+    with progress(f"draining {name}", output):
+        generation = act(work())
+    emit(
+        output,
+        {"node": name, "drained": True, "generation": generation},
+        f"{name} is cordoned and idle (record {generation}).",
+    )
+
+
+def _set_cordon(name: str, cordoned: bool, profile: Path | None, output: Output) -> None:
+    async def work() -> admin_pb2.UpdateNodeResponse:
+        async with open_session(profile) as session:
+            return await call(
+                session.admin.UpdateNode(admin_pb2.UpdateNodeRequest(node=name, cordoned=cordoned))
+            )
+
+    answer = act(work())
+    state = "cordoned" if cordoned else "in service"
+    emit(
+        output,
+        {"node": name, "cordoned": cordoned, "generation": answer.generation},
+        f"{name} is {state} (record {answer.generation}).",
+        *facts_lines(answer.facts),
+    )
+
+
+async def _nodes(session: Session) -> list[admin_pb2.NodeView]:
+    answer = await call(session.admin.ListNodes(admin_pb2.ListNodesRequest()))
+    return sorted(answer.nodes, key=lambda n: n.node)
+
+
+async def _node(session: Session, name: str) -> admin_pb2.NodeView:
+    wanted = str(session.node_id(name))
+    for node in await _nodes(session):
+        if node.node == wanted:
+            return node
+    raise MeshError(Reason.NOT_FOUND, f"no node {wanted} is known; see meshctl node list")
+
+
+async def _busy(session: Session, name: str) -> bool:
+    node = await _node(session, name)
+    return node.HasField("status") and bool(node.status.in_flight or node.status.queued)

@@ -1,0 +1,162 @@
+"""The settings of `mesh-control`, one YAML file. examples/config/mesh-control.yaml comments each of them.
+
+Unknown and contradictory settings are CONFIG_INVALID and named (mesh/settings.py). Relative paths are
+taken from the file's folder. Nothing here opens a file or a socket, save the configuration itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+
+from mesh.core.errors import MeshError
+from mesh.core.types import SpiffeId
+from mesh.settings import Settings, load_settings
+
+# Environment variables that override settings, for secrets.
+SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
+
+# The gap between two heads that a node must be able to miss without calling the authority stale.
+MISSED_HEADS = 2
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class EnrolmentSettings(Settings):
+    """Where machines without a certificate bring their join tokens."""
+
+    listen: list[Address] = Field(min_length=1, max_length=8)
+    per_minute: int = Field(default=60, ge=1, le=10_000)
+
+
+class BoardSettings(Settings):
+    """Where signed records are exchanged."""
+
+    endpoints: list[Address] = Field(min_length=1, max_length=9)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    user: str = ""
+    password: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _complete(self) -> BoardSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.certificate is not None and self.ca is None:
+            raise ValueError("certificate is of no use without ca")
+        if bool(self.user) != bool(self.password.get_secret_value()):
+            raise ValueError("user and password belong together")
+        return self
+
+
+class HeadsSettings(Settings):
+    """How often the authority says which of its records are current, and how long that holds."""
+
+    interval_s: Annotated[float, Field(ge=0.2, le=3600)] = 5.0
+    max_age_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> HeadsSettings:
+        if self.max_age_s < (MISSED_HEADS + 1) * self.interval_s:
+            raise ValueError(
+                f"max_age_s must be at least {MISSED_HEADS + 1} times interval_s, "
+                "or one late record stops what crosses borders"
+            )
+        return self
+
+
+class RecordSettings(Settings):
+    """How long signed records hold. They are signed again when half of it is over."""
+
+    ttl_days: Annotated[float, Field(ge=0.01, le=365)] = 30.0
+
+
+class CertificateSettings(Settings):
+    """How long certificates hold. They are renewed when half of it is over."""
+
+    ttl_hours: Annotated[float, Field(gt=0.001, le=24)] = 24.0
+
+
+class BootstrapSettings(Settings):
+    """What to publish where there is nothing yet. Ignored afterwards."""
+
+    policy: Path | None = None
+
+
+class LogSettings(Settings):
+    """What the daemon writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class ControlSettings(Settings):
+    """The whole file."""
+
+    name: str = "main"
+    authority_directory: Path
+    state_directory: Path
+    listen: list[Address] = Field(min_length=1, max_length=8)
+    enrolment: EnrolmentSettings
+    board: BoardSettings
+    heads: HeadsSettings = HeadsSettings()
+    records: RecordSettings = RecordSettings()
+    certificates: CertificateSettings = CertificateSettings()
+    bootstrap: BootstrapSettings = BootstrapSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, text: str) -> str:
+        try:
+            SpiffeId("x.example", f"/control/{text}")
+        except MeshError:
+            raise ValueError('expected 1 to 63 of a-z, 0-9 and "-"') from None
+        return text
+
+    @model_validator(mode="after")
+    def _apart(self) -> ControlSettings:
+        shared = {a for a in self.listen if not a.endswith(":0")} & set(self.enrolment.listen)
+        if shared:
+            raise ValueError(
+                "listen and enrolment.listen must differ: enrolment takes callers without a certificate"
+            )
+        if self.authority_directory == self.state_directory:
+            raise ValueError(
+                "state_directory must not be authority_directory: that one holds the root key only"
+            )
+        return self
+
+
+def load_config(path: Path, environment: Mapping[str, str]) -> ControlSettings:
+    """Reads the file; CONFIG_INVALID names every setting that is wrong."""
+    settings = load_settings(ControlSettings, path, environment, SECRETS)
+    folder = path.resolve().parent
+
+    def at(value: Path | None) -> Path | None:
+        return None if value is None else folder / value
+
+    board = settings.board
+    return settings.model_copy(
+        update={
+            "authority_directory": folder / settings.authority_directory,
+            "state_directory": folder / settings.state_directory,
+            "board": board.model_copy(
+                update={"ca": at(board.ca), "certificate": at(board.certificate), "key": at(board.key)}
+            ),
+            "bootstrap": settings.bootstrap.model_copy(update={"policy": at(settings.bootstrap.policy)}),
+        }
+    )
