@@ -52,15 +52,13 @@ def read_leaf(der: bytes) -> Leaf:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         serial = certificate.serial_number
-        canonical = certificate.public_bytes(serialization.Encoding.DER) == der
+        canonical = is_canonical(certificate, der)
     except x509.ExtensionNotFound:
         raise MeshError(Reason.IDENTITY_MALFORMED, "a certificate needs key usage and a SPIFFE id") from None
     except UNREADABLE:
         raise MeshError(Reason.IDENTITY_MALFORMED, "expected an X.509 certificate in DER") from None
-    # The library checks signatures over its own encoding of what it read, so bytes that DER forbids, such
-    # as a boolean of 0x01, would pass. One certificate has one form.
     if not canonical or serial <= 0:
-        raise MeshError(Reason.IDENTITY_MALFORMED, "expected a certificate in DER with a positive serial number")
+        raise MeshError(Reason.IDENTITY_MALFORMED, "expected an X.509 certificate in DER, its serial above 0")
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
         raise MeshError(Reason.IDENTITY_MALFORMED, "a certificate names exactly one SPIFFE id")
@@ -84,6 +82,17 @@ def read_leaf(der: bytes) -> Leaf:
         certificate.not_valid_after_utc.timestamp(),
         public_key,
         certificate,
+    )
+
+
+def is_canonical(certificate: x509.Certificate, der: bytes) -> bool:
+    """Whether these bytes are the one form of this certificate.
+
+    The library checks signatures over its own encoding of what it read, so bytes that DER forbids would
+    pass; and a signature whose last bit is 0 could be said to be one bit shorter.
+    """
+    return certificate.public_bytes(serialization.Encoding.DER) == der and der.endswith(
+        b"\0" + certificate.signature
     )
 
 

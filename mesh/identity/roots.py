@@ -16,10 +16,10 @@ from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 
 from mesh.core.errors import MeshError, Reason
 from mesh.identity.keys import UNREADABLE, is_accepted_key
+from mesh.identity.leaf import is_canonical
 
 
 def constraints_for(trust_domain: str) -> x509.NameConstraints:
@@ -41,7 +41,7 @@ def read_root(der: bytes, trust_domain: str) -> x509.Certificate:
         extensions = root.extensions
         root.verify_directly_issued_by(root)
         accepted = is_accepted_key(root.public_key())
-        canonical = root.public_bytes(serialization.Encoding.DER) == der
+        canonical = is_canonical(root, der)
         basic = extensions.get_extension_for_class(x509.BasicConstraints)
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
         names = extensions.get_extension_for_class(x509.NameConstraints)
