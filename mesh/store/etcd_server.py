@@ -44,6 +44,7 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+_LAUNCHER = (sys.executable, "-I", "-S", "-c", _LAUNCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class EtcdServer:
     """One etcd member on loopback. Use it as an async context manager, or call `start` and `stop`.
 
     Its ports are chosen once, so that it comes back where it was. `unsafe_no_fsync` trades durability
-    over a power cut for speed; what was acknowledged still survives SIGKILL. Tests only.
+    over a power cut for speed; what was acknowledged still survives SIGKILL. Tests only. With
+    `outlives_parent` the starter must see to its end by itself (a demo mesh that is kept).
     """
 
     def __init__(
@@ -115,8 +117,10 @@ class EtcdServer:
         tls: EtcdTls | None = None,
         unsafe_no_fsync: bool = False,
         extra_flags: Sequence[str] = (),
+        outlives_parent: bool = False,
     ) -> None:
         self.name = name
+        self._outlives_parent = outlives_parent
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
         self._binary = binary
@@ -164,7 +168,7 @@ class EtcdServer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # the operator names the binary
-                [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+                command if self._outlives_parent else [*_LAUNCHER, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
