@@ -10,7 +10,7 @@ retry a transaction blindly: read first), STORE_CONFLICT when an expectation did
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -87,7 +87,7 @@ class RecordStore(Protocol):
         """Deletes; whether there was anything to delete."""
         ...
 
-    def watch(self, prefix: str) -> AsyncIterator[WatchBatch]:
+    def watch(self, prefix: str) -> AsyncGenerator[WatchBatch]:
         """A LISTING first, then every change in order, none lost and none twice, until closed.
 
         Outlives restarts, leader changes and compactions: after a gap that cannot be replayed it

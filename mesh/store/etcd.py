@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
 import grpc
@@ -176,7 +176,7 @@ class EtcdStore:
         self._leases.add(lease)
         return lease
 
-    async def watch(self, prefix: str) -> AsyncIterator[WatchBatch]:
+    async def watch(self, prefix: str) -> AsyncGenerator[WatchBatch]:
         """See the port."""
         position = Followed()
         pause = _RETRY_MIN_S

@@ -7,7 +7,7 @@ away and compacted, so that what the real one does on bad days can be rehearsed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from mesh.core.errors import MeshError, Reason
@@ -156,7 +156,7 @@ class MemoryStore:
         self.board.commit(key, None)
         return True
 
-    async def watch(self, prefix: str) -> AsyncIterator[WatchBatch]:
+    async def watch(self, prefix: str) -> AsyncGenerator[WatchBatch]:
         """See the port. PROGRESS comes after an interruption only: memory needs no proof of life."""
         position = 0
         away = False
