@@ -1,0 +1,129 @@
+"""`mesh-node --config FILE`: reads the configuration, builds the node, serves until told to stop.
+
+SIGTERM and SIGINT drain: nothing new is taken, what runs may finish within `serving.drain_grace_s`; a
+second signal ends it at once. Exit code 0 after draining, 2 for a configuration that does not hold.
+Wiring only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mesh.core.errors import MeshError, Reason
+from mesh.core.types import SpiffeId
+from mesh.evidence import FileDecisionLog
+from mesh.identity.source import Renew, SvidSource
+from mesh.rpc.channels import ChannelPool
+from mesh.sdk.placers import Server
+from mesh.sdk.renewal import renewer
+from mesh.store.configured import open_store
+from mesh.telemetry import logs
+from node.config import EngineSettings, NodeSettings, load_config
+from node.engine.base import Engine
+from node.runtime import NodeParts, NodeRuntime
+
+_LOG = logging.getLogger("node.daemon")
+
+
+def make_engine(settings: EngineSettings, state_directory: Path) -> Engine:
+    """The configured engine, not started yet."""
+    if settings.kind == "scripted":
+        from node.engine.scripted import ScriptedEngine
+
+        return ScriptedEngine(
+            settings.model_name or "scripted",
+            capacity=settings.capacity,
+            context_tokens=settings.context_tokens,
+        )
+    raise MeshError(Reason.CONFIG_INVALID, f"engine.kind: {settings.kind} is not installed")
+
+
+def _renew(settings: NodeSettings, pool: ChannelPool, node: SpiffeId) -> Renew | None:
+    identity = settings.identity
+    if identity.renew_at is None:
+        _LOG.warning("identity.renew_at is not set: the node serves until its certificate ends")
+        return None
+    control = SpiffeId(node.trust_domain, f"/control/{identity.control}")
+    return renewer(pool, Server(control, identity.renew_at))
+
+
+async def serve(settings: NodeSettings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains."""
+    loop = asyncio.get_running_loop()
+    logs.guard_loop(loop)
+    stopping = asyncio.Event()
+    at_once = asyncio.Event()
+
+    def told_to_stop() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop)
+    source = SvidSource.load(settings.identity.directory, clock=time.time, random=random.random)
+    pool = ChannelPool(source)
+    store = open_store(settings.board)
+    log = FileDecisionLog.open(settings.state_directory / "decisions.jsonl")
+    runtime = NodeRuntime(
+        NodeParts(
+            source=source,
+            store=store,
+            engine=make_engine(settings.engine, settings.state_directory),
+            log=log,
+            listen=tuple(settings.listen),
+            advertise=tuple(settings.advertise),
+            board_cache=settings.state_directory / "board",
+            renew=_renew(settings, pool, source.id),
+            serving=settings.serving,
+            status=settings.status,
+        )
+    )
+    try:
+        await runtime.start()
+        await stopping.wait()
+        draining = loop.create_task(runtime.drain(settings.serving.drain_grace_s))
+        hurried = loop.create_task(at_once.wait())
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurried):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    finally:
+        await runtime.stop()
+        await pool.aclose()
+        await store.aclose()
+    _LOG.info("%s has stopped", source.id)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="mesh-node", description="One node of the mesh.")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a YAML file; see examples/config/mesh-node.yaml"
+    )
+    parser.add_argument("--check", action="store_true", help="check the file and exit")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    try:
+        settings = load_config(arguments.config, os.environ)
+        if arguments.check:
+            return 0
+        logs.configure(settings.log.level, settings.log.format)
+        logs.guard_process()
+        asyncio.run(serve(settings))
+    except MeshError as error:
+        print(f"mesh-node: {error}", file=sys.stderr)
+        return 2 if error.reason is Reason.CONFIG_INVALID else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

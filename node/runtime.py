@@ -1,0 +1,239 @@
+"""A running node: its parts put together, started and stopped in order. Wiring only.
+
+The daemon builds one from its configuration file with etcd and the real engine, tests build one with a
+memory store and the scripted engine; the rest is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mesh.board import Board
+from mesh.core.errors import MeshError, Reason
+from mesh.core.placement import Placer
+from mesh.core.snapshot import Snapshot
+from mesh.core.types import NodeRecord, NodeStatus
+from mesh.evidence import DecisionLog
+from mesh.identity.source import Renew, SvidSource
+from mesh.identity.tls import server_credentials
+from mesh.ids import id_maker
+from mesh.rpc import placement_service
+from mesh.rpc.placement_service import PlacementService
+from mesh.rpc.server import MeshServer, ServerLimits
+from mesh.store.base import RecordStore
+from node.admission import Admission
+from node.api import inference
+from node.api.inference import InferenceService
+from node.config import ServingSettings, StatusSettings
+from node.engine.base import Engine, EngineState
+from node.live_calls import LiveCalls
+from node.oversight import Oversight
+from node.permit_check import PermitCheck
+from node.reception import Reception
+from node.status import StatusPublisher
+from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
+
+SOFTWARE_VERSION = "0.1.0"
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What a node is made of that differs between a real one and a test's."""
+
+    source: SvidSource
+    store: RecordStore
+    engine: Engine
+    log: DecisionLog
+    listen: tuple[str, ...]
+    advertise: tuple[str, ...] = ()
+    board_cache: Path | None = None
+    renew: Renew | None = None
+    serving: ServingSettings = field(default_factory=ServingSettings)
+    status: StatusSettings = field(default_factory=StatusSettings)
+    clock: Callable[[], float] = time.time
+
+
+class NodeRuntime:
+    """One node. `start`, then `drain` and `stop`; `stop` alone ends it at once."""
+
+    def __init__(self, parts: NodeParts) -> None:
+        source, clock = parts.source, parts.clock
+        if source.id.kind != "node":
+            raise MeshError(Reason.CONFIG_INVALID, "identity.directory: expected the identity of a /node/...")
+        self.parts = parts
+        self.id = source.id
+        self.engine = parts.engine
+        self.new_id = id_maker(clock)
+        self.placer = Placer()
+        self.live = LiveCalls()
+        self.board = Board(
+            parts.store,
+            source.id.trust_domain,
+            source.bundles[source.id.trust_domain],
+            clock,
+            parts.board_cache,
+        )
+        self.admission = Admission(
+            slots=parts.engine.capacity,
+            queue=parts.serving.queue,
+            queue_timeout_s=parts.serving.queue_timeout_s,
+            clock=time.monotonic,
+            changed=self._changed,
+        )
+        self.reception = Reception(
+            view=self.board,
+            source=source,
+            placer=self.placer,
+            permits=PermitCheck(source.id),
+            engine=parts.engine,
+            admission=self.admission,
+            live=self.live,
+            log=parts.log,
+            clock=clock,
+            new_id=self.new_id,
+        )
+        self.oversight = Oversight(
+            self.live,
+            self.board,
+            self.placer,
+            source.id,
+            clock=clock,
+            monotonic=time.monotonic,
+            write_timeout_s=parts.serving.write_timeout_s,
+        )
+        self.publisher = StatusPublisher(
+            self.board,
+            parts.store,
+            source,
+            record=self._record,
+            status=self._status,
+            heartbeat_s=parts.status.heartbeat_s,
+            coalesce_s=parts.status.coalesce_s,
+            lease_s=parts.status.lease_s,
+        )
+        self.server = self._make_server()
+        self.endpoints: tuple[str, ...] = parts.advertise
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_server(self) -> MeshServer:
+        parts, source = self.parts, self.parts.source
+        limits = ServerLimits(
+            max_connections=parts.serving.max_connections,
+            max_streams_per_connection=parts.serving.max_streams_per_connection,
+        )
+        server = MeshServer(server_credentials(source), new_id=self.new_id, limits=limits)
+        server.add(
+            inference_pb2_grpc.add_InferenceServicer_to_server,
+            InferenceService(
+                self.reception, parts.engine, self.board, source, clock=parts.clock, monotonic=time.monotonic
+            ),
+            inference.SERVICE_NAME,
+        )
+        server.add(
+            placement_pb2_grpc.add_PlacementServicer_to_server,
+            PlacementService(
+                self.board, source, self.placer, parts.log, clock=parts.clock, new_id=self.new_id
+            ),
+            placement_service.SERVICE_NAME,
+        )
+        return server
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes new requests."""
+        return self.engine.state is EngineState.READY and not self.reception.draining
+
+    async def start(self) -> None:
+        """Listens and serves; the engine may become ready later."""
+        ports = self.server.listen(self.parts.listen)
+        if not self.endpoints:
+            hosts = (address.rpartition(":")[0] for address in self.parts.listen)
+            self.endpoints = tuple(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+        self._adopt(self.board.snapshot)
+        self.board.subscribe(self._adopt)
+        self.parts.source.subscribe(self._changed)
+        await self.server.start()
+        await self.server.set_serving(True, [placement_service.SERVICE_NAME])
+        await self.engine.start()
+        self._run("board", self.board.run())
+        self._run("oversight", self.oversight.run())
+        self._run("status", self.publisher.run())
+        self._run("engine", self._follow_engine())
+        if self.parts.renew is not None:
+            self._run("renewal", self.parts.source.run(self.parts.renew))
+        _LOG.info("%s serves on %s", self.id, ", ".join(self.endpoints))
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuses what is new, lets what runs finish, for `grace_s` at most."""
+        self.reception.draining = True
+        self._changed()
+        await self.server.set_serving(False)
+        _LOG.info("draining: %d requests in hand", self.admission.in_flight + self.admission.queued)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.admission.wait_idle()
+        except TimeoutError:
+            _LOG.warning("%d requests did not finish in %g s", self.admission.in_flight, grace_s)
+
+    async def stop(self) -> None:
+        """Ends everything that was started; what still runs is cancelled."""
+        await self.server.stop(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self.publisher.aclose()
+        await self.engine.aclose()
+        await self.parts.log.aclose()
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.id.name}-{name}")
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("%s ended", task.get_name(), exc_info=error)
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        """A new snapshot: whom to trust from now on, and who may go on."""
+        self.parts.source.set_bundles(snapshot.bundles.values())
+        self.oversight.review(snapshot)
+
+    def _changed(self) -> None:
+        self.publisher.changed()
+
+    def _record(self) -> NodeRecord | None:
+        """None until the engine has told what it serves: an empty record would take the node's name off
+        every list."""
+        models = self.engine.models
+        return NodeRecord(self.endpoints, models, (), SOFTWARE_VERSION) if models else None
+
+    def _status(self) -> NodeStatus:
+        return NodeStatus(
+            ready=self.engine.state is EngineState.READY,
+            in_flight=self.admission.in_flight,
+            queued=self.admission.queued,
+            capacity=self.engine.capacity,
+            draining=self.reception.draining,
+            reported_at=self.parts.clock(),
+        )
+
+    async def _follow_engine(self) -> None:
+        """Health and status say what the engine's state is."""
+        state = self.engine.state
+        while True:
+            self.admission.resize(self.engine.capacity)
+            await self.server.set_serving(self.ready, ["", inference.SERVICE_NAME])
+            self._changed()
+            others = [other for other in EngineState if other is not state]
+            state = await self.engine.wait_state(*others)
+            _LOG.info("the engine is %s", state)
