@@ -28,7 +28,13 @@ class IdentitySettings(Settings):
 
     directory: Path
     renew_at: Address | None = None
-    control: str = Field(default="main", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    renew_name: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> IdentitySettings:
+        if (self.renew_at is None) != (not self.renew_name):
+            raise ValueError("renew_at and renew_name belong together")
+        return self
 
 
 class EngineSettings(Settings):

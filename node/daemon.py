@@ -21,6 +21,7 @@ from pathlib import Path
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 from mesh.evidence import FileDecisionLog
+from mesh.identity.names import dns_name_of
 from mesh.identity.source import Renew, SvidSource
 from mesh.rpc.channels import ChannelPool
 from mesh.sdk.placers import Server
@@ -52,7 +53,12 @@ def _renew(settings: NodeSettings, pool: ChannelPool, node: SpiffeId) -> Renew |
     if identity.renew_at is None:
         _LOG.warning("identity.renew_at is not set: the node serves until its certificate ends")
         return None
-    control = SpiffeId(node.trust_domain, f"/control/{identity.control}")
+    name = identity.renew_name.removesuffix(f".control.{node.trust_domain}")
+    control = SpiffeId(node.trust_domain, f"/control/{name}")
+    if dns_name_of(control) != identity.renew_name:
+        raise MeshError(
+            Reason.CONFIG_INVALID, f"identity.renew_name: expected <name>.control.{node.trust_domain}"
+        )
     return renewer(pool, Server(control, identity.renew_at))
 
 

@@ -1,0 +1,454 @@
+"""A whole mesh in one process: authorities, nodes and callers, real but for the engine and etcd.
+
+    async with mesh_of(tmp_path, "DE", "FR", "US") as mesh:
+        node = await mesh["DE"].node("fra-1")
+        caller = mesh["DE"].caller("clinic")
+        placed = await caller.place(["special-category"])
+        texts = await caller.chat(placed, "hello")
+
+Certificates, mutual TLS over loopback, signed records, policies, permits, decision logs and servicers
+are those of production. The board is a memory store that can be disconnected; engines are scripted and
+count what reaches them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from mesh import codec
+from mesh.board import Board
+from mesh.core.errors import MeshError
+from mesh.core.permits import PERMIT_TTL_S, Permit
+from mesh.core.records import COVERED_BY_HEADS, RecordKey, RecordType
+from mesh.core.snapshot import Heads, Revocations, TrustBundle
+from mesh.core.types import Action, NodeFacts, RequestContext, SpiffeId
+from mesh.evidence import DecisionLog, MemoryDecisionLog
+from mesh.ids import id_maker
+from mesh.identity.source import SvidSource
+from mesh.identity.tls import dial
+from mesh.rpc.status import from_rpc_error
+from mesh.store.memory import MemoryBoard, MemoryStore
+from node.config import ServingSettings, StatusSettings
+from node.engine.scripted import Script, ScriptedEngine
+from node.runtime import NodeParts, NodeRuntime
+from sovereign.mesh.v1 import (
+    inference_pb2,
+    inference_pb2_grpc,
+    placement_pb2,
+    placement_pb2_grpc,
+)
+from tests.support.identities import AuthorityForTests
+
+POLICIES = Path(__file__).parents[2] / "examples" / "policies"
+DEADLINE_S = 10.0
+_RECORD_TTL_S = 3600.0
+# Tests should not wait a second for a status.
+_STATUS = StatusSettings(heartbeat_s=0.5, coalesce_s=0.01, lease_s=5.0)
+
+
+def context(data_classes: Iterable[str], purpose: str = "care/triage", **more: Any) -> RequestContext:
+    """A request context; `more` as RequestContext.of takes it."""
+    return RequestContext.of(data_classes, purpose, **more)
+
+
+@dataclass
+class Node:
+    """A running node and what a test wants to look at."""
+
+    runtime: NodeRuntime
+    engine: ScriptedEngine
+    log: DecisionLog
+
+    @property
+    def id(self) -> SpiffeId:
+        return self.runtime.id
+
+    @property
+    def endpoint(self) -> str:
+        return self.runtime.endpoints[0]
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What its decision log says; for a MemoryDecisionLog."""
+        assert isinstance(self.log, MemoryDecisionLog)
+        return self.log.entries
+
+    async def idle(self) -> None:
+        """Waits until it serves nobody."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self.runtime.admission.wait_idle()
+
+
+@dataclass
+class Caller:
+    """A client, seen as near to the wire as possible. `spoken` collects what streams said."""
+
+    mesh: Mesh
+    source: SvidSource
+    _channels: dict[tuple[str, int], grpc.aio.Channel] = field(default_factory=dict)
+
+    @property
+    def id(self) -> SpiffeId:
+        return self.source.id
+
+    def channel(self, node: Node) -> grpc.aio.Channel:
+        key = (node.endpoint, self.source.version)
+        if key not in self._channels:
+            name = f"{node.id.name}.node.{node.id.trust_domain}"
+            self._channels[key] = dial(self.source, node.endpoint, node.id.trust_domain, name)
+            self.mesh.on_close(self._channels[key].close)
+        return self._channels[key]
+
+    def inference(self, node: Node) -> Any:
+        return inference_pb2_grpc.InferenceStub(self.channel(node))  # type: ignore[no-untyped-call]
+
+    def permit(
+        self,
+        node: Node | SpiffeId,
+        asked: RequestContext,
+        *,
+        by: SvidSource | None = None,
+        caller: SpiffeId | None = None,
+        action: Action = Action.INFER,
+        model: str = "scripted",
+        issued_at: float | None = None,
+        ttl_s: float = PERMIT_TTL_S,
+    ) -> bytes:
+        """A permit as a placer would sign it, right or wrong as the test wants; an envelope's bytes.
+
+        Signed by the caller's first home node unless `by` says otherwise.
+        """
+        target = node if isinstance(node, SpiffeId) else node.id
+        signer = by or next(iter(self.mesh[self.id.trust_domain].nodes.values())).runtime.parts.source
+        now = time.time() if issued_at is None else issued_at
+        permit = Permit(self.mesh.new_id(), caller or self.id, target, action, asked.digest, model)
+        return signer.signer.sign(
+            RecordType.PERMIT, self.mesh.new_id(), 1, now, now + ttl_s, codec.permit_to_payload(permit)
+        )
+
+    async def place(
+        self,
+        asked: RequestContext,
+        *,
+        at: Node | None = None,
+        action: Action = Action.INFER,
+        model: str = "scripted",
+        excluded: Iterable[SpiffeId] = (),
+        explain: bool = False,
+    ) -> placement_pb2.PlaceResponse:
+        """Asks a node of its own authority; raises MeshError."""
+        node = at or next(iter(self.mesh[self.id.trust_domain].nodes.values()))
+        stub: Any = placement_pb2_grpc.PlacementStub(self.channel(node))  # type: ignore[no-untyped-call]
+        request = placement_pb2.PlaceRequest(
+            context=codec.context_to_pb(asked),
+            action=codec.action_to_pb(action),
+            model=model,
+            excluded_nodes=[str(each) for each in excluded],
+            explain=explain,
+        )
+        try:
+            return await stub.Place(request, timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    def chat_request(
+        self,
+        asked: RequestContext,
+        permit: bytes | None,
+        prompt: str = "hello",
+        *,
+        max_tokens: int = 8,
+        model: str = "scripted",
+        **sampling: Any,
+    ) -> inference_pb2.ChatRequest:
+        request = inference_pb2.ChatRequest(
+            admission=inference_pb2.Admission(context=codec.context_to_pb(asked)),
+            model=model,
+            messages=[inference_pb2.ChatMessage(role="user", content=prompt)],
+            sampling=inference_pb2.Sampling(max_tokens=max_tokens, **sampling),
+        )
+        if permit is not None:
+            request.admission.permit.CopyFrom(codec.envelope_from_bytes(permit))
+        return request
+
+    async def send(self, node: Node, request: inference_pb2.ChatRequest, **options: Any) -> list[Any]:
+        """Sends a Chat request and returns every event; raises MeshError."""
+        events = []
+        try:
+            async for event in self.inference(node).Chat(request, timeout=DEADLINE_S, **options):
+                events.append(event)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, began=bool(events)) from None
+        return events
+
+    async def chat(
+        self,
+        node: Node,
+        asked: RequestContext,
+        prompt: str = "hello",
+        *,
+        permit: bytes | None = None,
+        **options: Any,
+    ) -> str:
+        """Places by hand (a right permit, unless one is given), sends, and returns the text."""
+        request = self.chat_request(asked, permit or self.permit(node, asked), prompt, **options)
+        return "".join(event.delta.text for event in await self.send(node, request))
+
+    def stream(
+        self,
+        node: Node,
+        asked: RequestContext,
+        prompt: str = "hello",
+        *,
+        permit: bytes | None = None,
+        max_tokens: int = 8192,
+        **options: Any,
+    ) -> Stream:
+        """Begins a long stream."""
+        request = self.chat_request(
+            asked,
+            permit or self.permit(node, asked),
+            prompt,
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            **options,
+        )
+        return Stream(self.inference(node).Chat(request))
+
+
+class Stream:
+    """A Chat stream, read one event at a time."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    async def next(self) -> Any:
+        """The next event, or None at the end; raises MeshError."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                event = await self.call.read()
+                if event is not grpc.aio.EOF:
+                    return event
+                if await self.call.code() is grpc.StatusCode.OK:
+                    return None
+                raise grpc.aio.AioRpcError(
+                    await self.call.code(),
+                    await self.call.initial_metadata(),
+                    await self.call.trailing_metadata(),
+                    await self.call.details(),
+                )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, began=True) from None
+
+    async def until_token(self) -> Any:
+        """The first event with text."""
+        while (event := await self.next()) is not None:
+            if event.WhichOneof("event") == "delta":
+                return event
+        return None
+
+    async def ends_with(self) -> MeshError:
+        """Reads on until it fails, and how."""
+        try:
+            while await self.next() is not None:
+                pass
+        except MeshError as error:
+            return error
+        raise AssertionError("the stream came to its end")
+
+    def cancel(self) -> None:
+        self.call.cancel()
+
+
+class Authority:
+    """One authority with its nodes and callers; what it publishes is signed and on the board."""
+
+    def __init__(self, mesh: Mesh, country: str, directory: Path) -> None:
+        self.mesh = mesh
+        self.country = country
+        self.identity = AuthorityForTests(directory, f"{country.lower()}.mesh.example")
+        self.trust_domain = self.identity.trust_domain
+        self.board = Board(MemoryStore(mesh.board), self.trust_domain, self.identity.bundle, mesh.clock)
+        self.nodes: dict[str, Node] = {}
+        self.max_age_s = 60.0
+        self._revoked = Revocations()
+
+    def id(self, path: str) -> SpiffeId:
+        return self.identity.id(path)
+
+    async def publish(self, type: RecordType, payload: bytes, name: str = "") -> None:
+        """Signs and publishes a record, and the heads that name it."""
+        await self._put(RecordKey(self.trust_domain, type, name), payload)
+        await self.sign_heads()
+
+    async def _put(self, key: RecordKey, payload: bytes) -> None:
+        signer = self.identity.ca.signer(self.mesh.clock())
+        await self.board.publish(signer, key, payload, _RECORD_TTL_S)
+
+    async def sign_heads(self) -> None:
+        """Says which records are current; fresh for `max_age_s` from now."""
+        generations = {
+            str(key): self.board.generation(key) for key in self.board.own() if key.type in COVERED_BY_HEADS
+        }
+        heads = Heads(self.mesh.clock(), self.max_age_s, generations)
+        await self._put(RecordKey(self.trust_domain, RecordType.HEADS), codec.heads_to_payload(heads))
+
+    async def apply_policy(self, cedar: str) -> None:
+        await self.publish(RecordType.POLICY, codec.policy_to_payload(cedar))
+
+    async def federate(self, bundles: Iterable[TrustBundle]) -> None:
+        await self.publish(RecordType.FEDERATION, codec.federation_to_payload(bundles))
+
+    async def state_facts(self, name: str, **facts: Any) -> None:
+        """What the authority states about a node; at home in its country unless said otherwise."""
+        home: dict[str, Any] = {
+            "location": self.country,
+            "operator_domicile": self.country,
+            "controller": self.country,
+            "admin_access": frozenset({self.country}),
+            "dns_name": f"{name}.node.{self.trust_domain}",
+        }
+        await self.publish(RecordType.FACTS, codec.facts_to_payload(NodeFacts(**{**home, **facts})), name)
+
+    async def revoke(self, *ids: SpiffeId, serials: Iterable[str] = ()) -> None:
+        self._revoked = Revocations(self._revoked.ids | set(ids), self._revoked.serials | set(serials))
+        await self.publish(RecordType.REVOCATIONS, codec.revocations_to_payload(self._revoked))
+
+    def caller(self, path: str, *, ttl_s: float = 3600) -> Caller:
+        """A client: "clinic" or "clinic/desk-1"; or any identity, given a path that begins with "/"."""
+        full = path if path.startswith("/") else f"/client/{path}"
+        svid = self.identity.svid(full, ttl_s, self.mesh.clock())
+        return Caller(self.mesh, self.identity.source(full, self.mesh.bundles, svid=svid))
+
+    async def node(
+        self,
+        name: str,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        script: Script | None = None,
+        capacity: int = 16,
+        serving: ServingSettings | None = None,
+        log: DecisionLog | None = None,
+        cache: Path | None = None,
+        wait: bool = True,
+    ) -> Node:
+        """Starts a node and, unless told otherwise, waits until every node and authority knows it."""
+        engine = ScriptedEngine(capacity=capacity, script=script)
+        kept = log or MemoryDecisionLog()
+        runtime = NodeRuntime(
+            NodeParts(
+                source=self.identity.source(f"/node/{name}", self.mesh.bundles),
+                store=MemoryStore(self.mesh.board),
+                engine=engine,
+                log=kept,
+                listen=("127.0.0.1:0",),
+                board_cache=cache,
+                serving=serving or ServingSettings(),
+                status=_STATUS,
+                clock=self.mesh.clock,
+            )
+        )
+        node = Node(runtime, engine, kept)
+        self.nodes[name] = node
+        self.mesh.on_close(runtime.stop)
+        await runtime.start()
+        await self.state_facts(name, **(facts or {}))
+        if wait:
+            await self.mesh.knows(node)
+        return node
+
+
+class Mesh:
+    """Authorities by country ("DE") or trust domain. Use `mesh_of`."""
+
+    def __init__(self, directory: Path, countries: Iterable[str], clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.new_id = id_maker(clock)
+        self.board = MemoryBoard()
+        self._closing: list[Callable[[], Any]] = []
+        self.authorities = {country: Authority(self, country, directory) for country in countries}
+
+    def __getitem__(self, name: str) -> Authority:
+        return self.authorities[name.split(".")[0].upper()]
+
+    @property
+    def bundles(self) -> list[TrustBundle]:
+        return [authority.identity.bundle for authority in self.authorities.values()]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [node for authority in self.authorities.values() for node in authority.nodes.values()]
+
+    def on_close(self, close: Callable[[], Any]) -> None:
+        """Calls back, in reverse order, when the mesh ends."""
+        self._closing.append(close)
+
+    async def start(self, policies: Mapping[str, str]) -> None:
+        for country, authority in self.authorities.items():
+            running = asyncio.create_task(authority.board.run(), name=f"{country}-authority")
+            self.on_close(lambda task=running: _end(task))
+            await authority.federate(b for b in self.bundles if b.trust_domain != authority.trust_domain)
+            cedar = policies.get(country) or (POLICIES / f"{country.lower()}.cedar").read_text()
+            await authority.apply_policy(cedar)
+
+    async def settled(self, *nodes: Node) -> None:
+        """Waits until these nodes (all) hold every record that the authorities have published."""
+        for node in nodes or self.nodes:
+            await node.runtime.board.wait_for(
+                lambda snapshot: (
+                    all(
+                        snapshot.generations.get(str(key), (0, ""))[0] >= authority.board.generation(key)
+                        for authority in self.authorities.values()
+                        for key in authority.board.own()
+                        if key.type in COVERED_BY_HEADS
+                    )
+                    and all(not snapshot.stale_reason(a.trust_domain, 0.0) for a in self.authorities.values())
+                ),
+                DEADLINE_S,
+            )
+
+    async def knows(self, node: Node) -> None:
+        """Waits until every node has this one as a ready candidate."""
+        for other in self.nodes:
+            board = other.runtime.board
+            await board.wait_for(
+                lambda snapshot, board=board: (
+                    node.id in snapshot.candidates
+                    and node.id in board.statuses
+                    and board.statuses[node.id].ready
+                ),
+                DEADLINE_S,
+            )
+
+    async def aclose(self) -> None:
+        for close in reversed(self._closing):
+            await close()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def mesh_of(
+    directory: Path,
+    *countries: str,
+    policies: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Mesh]:
+    """A running mesh of these authorities, with the example policies unless others are given."""
+    mesh = Mesh(directory, countries, clock)
+    try:
+        await mesh.start(policies or {})
+        yield mesh
+    finally:
+        await mesh.aclose()
