@@ -11,28 +11,35 @@ import grpc
 import grpc.aio
 
 from mesh.core.errors import MeshError
-from mesh.identity.peer import peer_of
+from mesh.identity.keys import PrivateKey, key_to_pem
+from mesh.identity.leaf import chain_to_pem
+from mesh.identity.peer import Peer, peer_of
 from mesh.identity.source import SvidSource
-from mesh.identity.tls import SERVER_OPTIONS, server_credentials
+from mesh.identity.tls import SERVER_OPTIONS, channel_options, dial, server_credentials
 
 WHO = "/test.Echo/Who"
 STREAM = "/test.Echo/Stream"
 
 
 class EchoServer:
-    """`address` is where it listens; `go_on` lets each stream say its next message."""
+    """`address` is where it listens; `seen` gets each caller of Who, or why it was refused."""
 
     def __init__(self, source: SvidSource) -> None:
         self.source = source
         self.address = ""
+        self.now = time.time
+        self.seen: asyncio.Queue[Peer | MeshError] = asyncio.Queue()
         self.steps: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def _who(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            return str(peer_of(context, self.source.bundles, time.time()).id).encode()
+            peer = peer_of(context, self.source.bundles, self.now())
         except MeshError as error:
+            self.seen.put_nowait(error)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise
+        self.seen.put_nowait(peer)
+        return str(peer.id).encode()
 
     async def _stream(self, request: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         while (step := await self.steps.get()) != b"end":
@@ -66,3 +73,20 @@ async def echo_server(
 async def who_am_i(channel: grpc.aio.Channel, timeout: float = 5.0) -> str:
     """The SPIFFE id under which the server sees this channel; raises grpc.aio.AioRpcError."""
     return (await channel.unary_unary(WHO)(b"", timeout=timeout)).decode()
+
+
+async def ask(source: SvidSource, address: str, trust_domain: str, dns_name: str) -> str:
+    """who_am_i over a connection of its own."""
+    async with dial(source, address, trust_domain, dns_name) as channel:
+        return await who_am_i(channel)
+
+
+async def ask_as(
+    chain: tuple[bytes, ...], key: PrivateKey, server_root: bytes, address: str, dns_name: str
+) -> str:
+    """Like ask, with whatever certificate (DER): nothing of ours looks at it before it is sent."""
+    credentials = grpc.ssl_channel_credentials(
+        chain_to_pem((server_root,)), key_to_pem(key), chain_to_pem(chain)
+    )
+    async with grpc.aio.secure_channel(address, credentials, channel_options(dns_name)) as channel:
+        return await who_am_i(channel)
