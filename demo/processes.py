@@ -7,6 +7,7 @@ nothing else. Unless the mesh is to be kept, the kernel also ends a process whos
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -15,8 +16,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -55,6 +56,10 @@ class Started:
         return process if alive else None
 
 
+def _started(entry: dict[str, object]) -> Started:
+    return Started(str(entry["name"]), int(str(entry["pid"])), float(str(entry["born"])))
+
+
 class Ledger:
     """What was started, on disk: survives the demo, so that a kept mesh can be ended later."""
 
@@ -63,41 +68,59 @@ class Ledger:
         self._keep = keep
         self._started: list[Started] = []
         self._handles: dict[str, subprocess.Popen[bytes]] = {}
+        self._signalled: set[str] = set()
+        self._descendants: dict[int, Started] = {}
+        self._lock = threading.RLock()
         if path.exists():
-            self._started = [Started(**entry) for entry in json.loads(path.read_text())]
+            for entry in map(_started, json.loads(path.read_text())):
+                if entry.name:
+                    self._started.append(entry)
+                else:
+                    self._descendants[entry.pid] = entry
 
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_suffix(".new")
-        scratch.write_text(json.dumps([vars(s) for s in self._started]))
-        scratch.replace(self.path)
+        entries = [*self._started, *self._descendants.values()]
+        with self._lock:  # the memory gauge looks from a thread of its own
+            scratch = self.path.with_suffix(".new")
+            scratch.write_text(json.dumps([asdict(entry) for entry in entries]))
+            scratch.replace(self.path)
 
-    def spawn(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Started:
+    def spawn(
+        self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    ) -> Started:
         """Starts a process with its output in a file."""
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._signalled.discard(name)
 
         def die_with_parent() -> None:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
         with log.open("ab") as output:
-            handle = subprocess.Popen(  # noqa: S603 - our own programs with our own arguments
+            handle = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
-                preexec_fn=None if self._keep else die_with_parent,  # noqa: PLW1509 - single-threaded at start
+                preexec_fn=None if self._keep else die_with_parent,
             )
-        return self.adopt(name, handle)
-
-    def adopt(self, name: str, handle: subprocess.Popen[bytes]) -> Started:
-        """Takes a process that somebody else started into the ledger."""
-        started = Started(name, handle.pid, psutil.Process(handle.pid).create_time())
         self._handles[name] = handle
+        return self.adopt(name, handle.pid)
+
+    def adopt(self, name: str, pid: int) -> Started:
+        """Takes a process that somebody else started into the ledger."""
+        started = Started(name, pid, psutil.Process(pid).create_time())
         self._started = [s for s in self._started if s.name != name or s.find()] + [started]
         self._save()
         return started
+
+    def dead(self) -> list[str]:
+        """Names of processes that ended although nobody told them to."""
+        return [
+            name for name, handle in self._handles.items() if handle.poll() and name not in self._signalled
+        ]
 
     def exit_code(self, name: str) -> int | None:
         """How the process of this name ended; None while it runs."""
@@ -105,6 +128,7 @@ class Ledger:
 
     def signal(self, name: str, number: int) -> None:
         """Signals the living process of this name, and only it."""
+        self._signalled.add(name)
         for started in self._started:
             if started.name == name and (process := started.find()):
                 process.send_signal(number)
@@ -117,22 +141,32 @@ class Ledger:
             return False
         return True
 
-    def _family(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
+        """Everything that was started and lives, with its children, also those that lost their parent."""
         family: dict[int, psutil.Process] = {}
-        for started in self._started:
+        known = [*self._started, *self._descendants.values()]
+        for started in known:
             if process := started.find():
                 try:
                     for member in [process, *process.children(recursive=True)]:
                         family[member.pid] = member
                 except psutil.NoSuchProcess:
                     continue
+        named = {started.pid for started in self._started}
+        seen = {}
+        for pid, member in family.items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if pid not in named:
+                    seen[pid] = Started("", pid, member.create_time())
+        if seen != self._descendants:
+            self._descendants = seen
+            self._save()
         return list(family.values())
 
-    def end_all(self, grace_s: float = 20.0, order: Iterable[str] = ()) -> list[str]:
-        """Ends everything: politely, then surely. Returns what had to be killed."""
-        ranks = {name: rank for rank, name in enumerate(order)}
-        family = self._family()
-        for started in sorted(self._started, key=lambda s: ranks.get(s.name, -1)):
+    def end_all(self, grace_s: float = 20.0) -> int:
+        """Ends everything: politely, then surely. Returns how many had to be killed."""
+        family = self.family()
+        for started in reversed(self._started):
             if process := started.find():
                 process.terminate()
         _, stubborn = psutil.wait_procs(family, timeout=grace_s)
@@ -142,8 +176,9 @@ class Ledger:
         for handle in self._handles.values():
             handle.poll()
         self._started = []
+        self._descendants = {}
         self.path.unlink(missing_ok=True)
-        return [f"{p.pid}" for p in stubborn]
+        return len(stubborn)
 
 
 class MemoryGauge:

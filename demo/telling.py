@@ -139,14 +139,17 @@ class Teller:
         """One row a step."""
         table = Table(title="The story", title_justify="left")
         for heading in ("", "step", "served on", "first token", "tokens", "checks", "time"):
-            table.add_column(heading, justify="right" if heading in ("first token", "tokens", "time") else "left")
+            table.add_column(
+                heading, justify="right" if heading in ("first token", "tokens", "time") else "left"
+            )
         for result in self.results:
             places = {name: result.served.count(name) for name in sorted(set(result.served))}
             first = sorted(result.first_token_ms)
             table.add_row(
                 "[green]✓[/]" if result.held else "[bold red]✗[/]",
                 f"{result.number}. {escape(result.title)}",
-                ", ".join(short(n) + (f" ×{count}" if count > 1 else "") for n, count in places.items()) or "–",
+                ", ".join(short(n) + (f" ×{count}" if count > 1 else "") for n, count in places.items())
+                or "–",
                 f"{first[len(first) // 2]:.0f} ms" if first else "–",
                 str(result.tokens) if result.tokens else "–",
                 f"{sum(e.held for e in result.expectations)}/{len(result.expectations)}",

@@ -1,0 +1,93 @@
+"""One node of the demo mesh: its directory, its configuration, and what it wrote down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo.authority import Authority
+from demo.processes import free_ports
+from mesh.core.types import SpiffeId, node_id
+from mesh.identity.names import dns_name_of
+
+
+@dataclass(frozen=True)
+class DemoNode:
+    """Where everything of one node lies."""
+
+    authority: Authority
+    name: str
+    directory: Path
+    port: int
+
+    @classmethod
+    def plan(cls, authority: Authority, name: str, directory: Path) -> DemoNode:
+        """Chooses its port."""
+        directory.mkdir(parents=True, mode=0o700)
+        return cls(authority, name, directory, free_ports(1)[0])
+
+    @property
+    def id(self) -> SpiffeId:
+        """Its SPIFFE id."""
+        return node_id(self.authority.trust_domain, self.name)
+
+    @property
+    def endpoint(self) -> str:
+        """host:port of its gateway."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def identity(self) -> Path:
+        """Key, certificate and trust bundles."""
+        return self.directory / "identity"
+
+    @property
+    def config(self) -> Path:
+        """For mesh-node."""
+        return self.directory / "mesh-node.yaml"
+
+    @property
+    def log(self) -> Path:
+        """Where mesh-node's log goes."""
+        return self.directory / "mesh-node.log"
+
+    def write_config(self, board: dict[str, object], model: Path | str | None, model_name: str) -> None:
+        """Writes mesh-node.yaml; without a model the engine is the scripted one."""
+        engine: dict[str, object] = {"model_name": model_name, "context_tokens": 1024, "capacity": 16}
+        engine |= {"kind": "scripted"} if model is None else {"kind": "ray_vllm", "model": str(model)}
+        self.config.write_text(
+            yaml.safe_dump(
+                {
+                    "listen": [self.endpoint],
+                    "state_directory": "state",
+                    "identity": {
+                        "directory": "identity",
+                        "renew_at": self.authority.control,
+                        "renew_name": dns_name_of(SpiffeId(self.authority.trust_domain, "/control/main")),
+                    },
+                    "board": board,
+                    "engine": engine,
+                    "log": {"format": "json"},
+                }
+            )
+        )
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Its decision log, oldest first."""
+        found: list[dict[str, Any]] = []
+        for path in sorted((self.directory / "state").rglob("decisions*.jsonl")):
+            found += [json.loads(line) for line in path.read_text().splitlines()]
+        return found
+
+    def written(self) -> str:
+        """Everything that the node wrote to disk as text: logs and decisions."""
+        texts = [
+            p.read_text(errors="replace")
+            for p in self.directory.rglob("*")
+            if p.suffix in (".log", ".jsonl", ".out", ".err")
+        ]
+        return "\n".join(texts)
