@@ -1,6 +1,6 @@
 # Everything starts here. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types contracts drift unit bench protos clean
+.PHONY: help setup demo stop test check lint types contracts drift unit bench protos clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -14,6 +14,9 @@ setup: ## virtual environment, locked packages, byte-compiled (demo and test do 
 
 demo: setup ## three jurisdictions, one mesh: the whole story, for real (KEEP=1 leaves it up, MODEL=<path or hub id>)
 	@$(PY) -m demo $(if $(KEEP),--keep) $(if $(MODEL),--model '$(MODEL)')
+
+stop: setup ## end a mesh that `make demo KEEP=1` left up
+	@$(PY) -m demo --stop
 
 test: setup ## all tests, the real engine and the story included
 	@$(PY) -m pytest $(ARGS)

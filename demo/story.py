@@ -194,8 +194,8 @@ async def rogue_requests_are_refused(world: World, tell: Teller) -> None:
 async def forged_certificate_fails(world: World, tell: Teller) -> None:
     """6. Name constraints: the US authority cannot speak in the name of a German node."""
     tell.asked(f"the US authority issues a certificate in the name of {DE} (DE)")
-    forged = forged_identity(world.authorities["US"].directory / "ca", world.nodes[DE].id)
     honest = SvidSource.load(world.nodes[FR].identity, clock=time.time, random=random.random)
+    forged = forged_identity(world.authorities["US"].directory / "ca", world.nodes[DE].id, honest)
     as_client = await handshake(client=forged, server=honest, address_as=world.nodes[FR].id)
     tell.expect("as a client of FR, its handshake fails", not as_client.succeeded, as_client.seen)
     as_server = await handshake(client=honest, server=forged, address_as=world.nodes[DE].id)
@@ -385,7 +385,7 @@ async def the_board_goes_away(world: World, tell: Teller) -> None:
 async def certificates_turn_over(world: World, tell: Teller) -> None:
     """11. Renewal and revocation under load."""
     authority = world.authorities["DE"]
-    serials = {name: await world.node_serial(name) for name in (DE, FR)}
+    serials = {name: world.node_serial(name) for name in (DE, FR)}
     contractor_id = f"spiffe://{authority.trust_domain}/client/firm-b/contractor"
     async with AsyncExitStack() as stack:
         firm = await stack.enter_async_context(world.client("firm"))
@@ -395,13 +395,9 @@ async def certificates_turn_over(world: World, tell: Teller) -> None:
         for name in serials:
             world.renew_node(name)
 
-        async def renewed() -> bool:
-            return all([await world.node_serial(n) != serial for n, serial in serials.items()])
-
         begun = time.monotonic()
-        while not await renewed() and time.monotonic() - begun < 20:
-            await asyncio.sleep(0.1)
-        tell.expect("both have a new certificate", await renewed(), f"{time.monotonic() - begun:.1f} s after")
+        renewed = await until(lambda: all(world.node_serial(n) != old for n, old in serials.items()), 20)
+        tell.expect("both have a new certificate", renewed, f"{time.monotonic() - begun:.1f} s after")
         served_before = len(load.served)
         await until(lambda: len(load.served) >= served_before + 8, 20)
 

@@ -27,6 +27,7 @@ from demo.node import DemoNode
 from demo.processes import Ledger, MemoryGauge
 from mesh.client import MeshClient
 from mesh.core.errors import MeshError
+from mesh.identity.svid import load_svid
 from mesh.sdk.profile import Profile
 
 COUNTRIES = ("DE", "FR", "US")
@@ -178,6 +179,19 @@ class World:
     def kill_node(self, name: str) -> None:
         """SIGKILL for the node's daemon: it says goodbye to nobody."""
         self.ledger.signal(f"node-{name}", signal.SIGKILL)
+
+    async def stop_node(self, name: str) -> None:
+        """SIGTERM: the node drains and ends."""
+        self.ledger.signal(f"node-{name}", signal.SIGTERM)
+        await asyncio.to_thread(self.ledger.wait_gone, f"node-{name}", 40.0)
+
+    def renew_node(self, name: str) -> None:
+        """SIGHUP: the node renews its certificate now rather than at half life."""
+        self.ledger.signal(f"node-{name}", signal.SIGHUP)
+
+    def node_serial(self, name: str) -> str:
+        """Serial number of the node's certificate on disk."""
+        return load_svid(self.nodes[name].identity).serial
 
     async def add_client(self, name: str, country: str, tenant: str, application: str) -> None:
         """Issues a client of this authority, with a profile that asks the home node first."""

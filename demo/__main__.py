@@ -1,0 +1,107 @@
+"""`python -m demo`: brings a mesh up, tells the story on it, takes it down. Exit code 0 only if all held."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from demo.story import tell_story
+from demo.telling import Teller
+from demo.world import World, end_leftovers
+
+ROOT = Path(__file__).resolve().parents[1]
+STATE = ROOT / ".state"
+
+
+def tiny_model(state: Path) -> Path:
+    """Builds the tiny model where it is not there yet; seconds."""
+    directory = state / "models" / "tiny"
+    command = [sys.executable, "-m", "node.engine.tiny_model", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return directory
+
+
+async def run(console: Console, model: str, keep: bool) -> bool:
+    """The whole demo; whether every expectation held."""
+    begun = time.monotonic()
+    teller = Teller(console)
+    with console.status("starting") as status:
+        if end_leftovers(STATE / "demo"):
+            console.print("  an earlier demo was still up and has been ended")
+
+        def progress(text: str) -> None:
+            status.update(text)
+            if not console.is_terminal:
+                console.print(f"  {text}")
+
+        path = model or str(tiny_model(STATE))
+        name = Path(path).name if model else "tiny"
+        opened = World.open(STATE / "demo", path, name, keep=keep, progress=progress)
+        async with opened as world:
+            status.stop()
+            up = time.monotonic() - begun
+            console.print(
+                f"  the mesh is up after {up:.0f} s: etcd, 3 control planes, 3 nodes with Ray and vLLM"
+            )
+            if not model:
+                console.print("  [dim]the model is a tiny one with random weights: it speaks nonsense[/]")
+            await tell_story(world, teller)
+            console.print()
+            console.print(teller.summary())
+            console.print(
+                f"  {time.monotonic() - begun:.0f} s from start to finish, {up:.0f} s of them to come up; "
+                f"{world.memory.peak_bytes / 2**30:.1f} GiB of memory at the peak"
+            )
+            if keep:
+                _how_to_talk(console, world)
+    if teller.held:
+        console.print("  [bold green]every expectation of the story held[/]")
+    else:
+        console.print(f"  [bold red]not every expectation held[/]; logs are in {STATE / 'demo'}")
+    return teller.held
+
+
+def _how_to_talk(console: Console, world: World) -> None:
+    console.print("\n  [bold]The mesh is up.[/] To talk to it:")
+    meshctl = Path(sys.executable).parent / "meshctl"
+    firm, admin = world.profiles["firm"], world.authorities["DE"].admin
+    for line in (
+        f"{meshctl} place --profile {firm} --class confidential --purpose contracts/drafting --explain",
+        f"{meshctl} chat --profile {firm} --class public --purpose demo/hello --model {world.model_name} Hello",
+        f"{meshctl} node list --profile {admin}",
+        f"{meshctl} status --profile {admin}",
+        "make stop    # ends it",
+    ):
+        console.print(f"    {line}", soft_wrap=True, highlight=False)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Three jurisdictions, one mesh.")
+    parser.add_argument("--keep", action="store_true", help="leave the mesh up afterwards")
+    parser.add_argument("--stop", action="store_true", help="end a mesh that was left up")
+    parser.add_argument("--model", default="", help="a path or hub id of a real model; default: a tiny one")
+    arguments = parser.parse_args()
+    console = Console(file=sys.stdout, highlight=False)
+    if arguments.stop:
+        found = end_leftovers(STATE / "demo")
+        console.print("  ended" if found else "  there was nothing to end")
+        return 0
+    # SIGTERM unwinds like Ctrl-C, so that everything that was started is ended.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        return 0 if asyncio.run(run(console, arguments.model, arguments.keep)) else 1
+    except KeyboardInterrupt:
+        console.print("  interrupted; everything that was started has been ended")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
