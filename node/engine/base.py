@@ -83,7 +83,9 @@ class Engine(Protocol):
     """
 
     @property
-    def state(self) -> EngineState: ...
+    def state(self) -> EngineState:
+        """Where the engine is in its life."""
+        ...
 
     @property
     def models(self) -> tuple[Model, ...]:
