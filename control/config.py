@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mesh.core.errors import MeshError
 from mesh.core.types import SpiffeId
 from mesh.settings import Settings, load_settings
+from mesh.store.configured import Address, BoardSettings
 
 # Environment variables that override settings, for secrets.
 SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
@@ -23,43 +24,11 @@ SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
 MISSED_HEADS = 2
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected host:port")
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
-
-
 class EnrolmentSettings(Settings):
     """Where machines without a certificate bring their join tokens."""
 
     listen: list[Address] = Field(min_length=1, max_length=8)
     per_minute: int = Field(default=60, ge=1, le=10_000)
-
-
-class BoardSettings(Settings):
-    """Where signed records are exchanged."""
-
-    endpoints: list[Address] = Field(min_length=1, max_length=9)
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_name: str = ""
-    user: str = ""
-    password: SecretStr = SecretStr("")
-
-    @model_validator(mode="after")
-    def _complete(self) -> BoardSettings:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together")
-        if self.certificate is not None and self.ca is None:
-            raise ValueError("certificate is of no use without ca")
-        if bool(self.user) != bool(self.password.get_secret_value()):
-            raise ValueError("user and password belong together")
-        return self
 
 
 class HeadsSettings(Settings):
@@ -76,12 +45,6 @@ class HeadsSettings(Settings):
                 "or one late record stops what crosses borders"
             )
         return self
-
-
-class RecordSettings(Settings):
-    """How long signed records hold. They are signed again when half of it is over."""
-
-    ttl_days: Annotated[float, Field(ge=0.01, le=365)] = 30.0
 
 
 class CertificateSettings(Settings):
@@ -113,7 +76,6 @@ class ControlSettings(Settings):
     enrolment: EnrolmentSettings
     board: BoardSettings
     heads: HeadsSettings = HeadsSettings()
-    records: RecordSettings = RecordSettings()
     certificates: CertificateSettings = CertificateSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
     log: LogSettings = LogSettings()
@@ -146,17 +108,12 @@ def load_config(path: Path, environment: Mapping[str, str]) -> ControlSettings:
     settings = load_settings(ControlSettings, path, environment, SECRETS)
     folder = path.resolve().parent
 
-    def at(value: Path | None) -> Path | None:
-        return None if value is None else folder / value
-
-    board = settings.board
+    policy = settings.bootstrap.policy
     return settings.model_copy(
         update={
             "authority_directory": folder / settings.authority_directory,
             "state_directory": folder / settings.state_directory,
-            "board": board.model_copy(
-                update={"ca": at(board.ca), "certificate": at(board.certificate), "key": at(board.key)}
-            ),
-            "bootstrap": settings.bootstrap.model_copy(update={"policy": at(settings.bootstrap.policy)}),
+            "board": settings.board.beside(folder),
+            "bootstrap": BootstrapSettings(policy=folder / policy if policy is not None else None),
         }
     )

@@ -54,10 +54,6 @@ board:
 #   interval_s: 5
 #   max_age_s: 60
 
-# How long signed records hold; they are signed anew at half of it.
-# records:
-#   ttl_days: 30
-
 # How long certificates hold, at most 24 hours; they are renewed at half of it.
 # certificates:
 #   ttl_hours: 24
