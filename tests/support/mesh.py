@@ -28,12 +28,12 @@ from mesh.board import Board
 from mesh.core.errors import MeshError
 from mesh.core.permits import PERMIT_TTL_S, Permit
 from mesh.core.records import COVERED_BY_HEADS, RecordKey, RecordType
-from mesh.core.snapshot import Heads, Revocations, TrustBundle
+from mesh.core.snapshot import Heads, Revocations, Snapshot, TrustBundle
 from mesh.core.types import Action, NodeFacts, RequestContext, SpiffeId
 from mesh.evidence import DecisionLog, MemoryDecisionLog
-from mesh.ids import id_maker
 from mesh.identity.source import SvidSource
 from mesh.identity.tls import dial
+from mesh.ids import id_maker
 from mesh.rpc.status import from_rpc_error
 from mesh.store.memory import MemoryBoard, MemoryStore
 from node.config import ServingSettings, StatusSettings
@@ -128,7 +128,7 @@ class Caller:
         """
         target = node if isinstance(node, SpiffeId) else node.id
         signer = by or next(iter(self.mesh[self.id.trust_domain].nodes.values())).runtime.parts.source
-        now = time.time() if issued_at is None else issued_at
+        now = self.mesh.clock() if issued_at is None else issued_at
         permit = Permit(self.mesh.new_id(), caller or self.id, target, action, asked.digest, model)
         return signer.signer.sign(
             RecordType.PERMIT, self.mesh.new_id(), 1, now, now + ttl_s, codec.permit_to_payload(permit)
@@ -295,11 +295,14 @@ class Authority:
 
     async def sign_heads(self) -> None:
         """Says which records are current; fresh for `max_age_s` from now."""
-        generations = {
+        heads = Heads(self.mesh.clock(), self.max_age_s, self.current())
+        await self._put(RecordKey(self.trust_domain, RecordType.HEADS), codec.heads_to_payload(heads))
+
+    def current(self) -> dict[str, int]:
+        """The generation of each of its records."""
+        return {
             str(key): self.board.generation(key) for key in self.board.own() if key.type in COVERED_BY_HEADS
         }
-        heads = Heads(self.mesh.clock(), self.max_age_s, generations)
-        await self._put(RecordKey(self.trust_domain, RecordType.HEADS), codec.heads_to_payload(heads))
 
     async def apply_policy(self, cedar: str) -> None:
         await self.publish(RecordType.POLICY, codec.policy_to_payload(cedar))
@@ -401,19 +404,17 @@ class Mesh:
 
     async def settled(self, *nodes: Node) -> None:
         """Waits until these nodes (all) hold every record that the authorities have published."""
+        def holds(snapshot: Snapshot) -> bool:
+            for authority in self.authorities.values():
+                heads = snapshot.heads.get(authority.trust_domain)
+                if heads is None or dict(heads.generations) != authority.current():
+                    return False
+                if any(snapshot.generations.get(k, (0, ""))[0] < g for k, g in heads.generations.items()):
+                    return False
+            return True
+
         for node in nodes or self.nodes:
-            await node.runtime.board.wait_for(
-                lambda snapshot: (
-                    all(
-                        snapshot.generations.get(str(key), (0, ""))[0] >= authority.board.generation(key)
-                        for authority in self.authorities.values()
-                        for key in authority.board.own()
-                        if key.type in COVERED_BY_HEADS
-                    )
-                    and all(not snapshot.stale_reason(a.trust_domain, 0.0) for a in self.authorities.values())
-                ),
-                DEADLINE_S,
-            )
+            await node.runtime.board.wait_for(holds, DEADLINE_S)
 
     async def knows(self, node: Node) -> None:
         """Waits until every node has this one as a ready candidate."""
