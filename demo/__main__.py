@@ -74,7 +74,7 @@ def _how_to_talk(console: Console, world: World) -> None:
     firm, admin = world.profiles["firm"], world.authorities["DE"].admin
     for line in (
         f"{meshctl} place --profile {firm} --class confidential --purpose contracts/drafting --explain",
-        f"{meshctl} chat --profile {firm} --class public --purpose demo/hello --model {world.model_name} Hello",
+        f"{meshctl} chat --profile {firm} --class public --purpose demo --model {world.model_name} Hello",
         f"{meshctl} node list --profile {admin}",
         f"{meshctl} status --profile {admin}",
         "make stop    # ends it",

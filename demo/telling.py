@@ -96,7 +96,8 @@ class Teller:
             first = decision.ranked[0]
             by = ", ".join(first.permitted_by)
             self.console.print(
-                f"  [cyan]decided[/]  [green]{short(str(first.node))}[/] (score {first.score:.2f}; {escape(by)})"
+                f"  [cyan]decided[/]  [green]{short(str(first.node))}[/] "
+                f"(score {first.score:.2f}; {escape(by)})"
                 + (f"; or {', '.join(rest)}" if rest else "; nowhere else")
             )
         else:
