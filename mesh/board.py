@@ -284,6 +284,7 @@ class Board:
 
     def tick(self) -> None:
         """Ends what has expired by the clock. `run` does this by itself."""
+        # What was dated ahead may hold by now, and the store will not say so.
         if self._clock() >= self._look_again_at:
             self._look_again, self._look_again_at = True, math.inf
         self._settle(set())
@@ -373,7 +374,11 @@ def _status_key(node: SpiffeId) -> str:
 
 
 def _decode(key: RecordKey, statement: Statement) -> Payload:
-    return _DECODERS[key.type](key, statement)
+    try:
+        return _DECODERS[key.type](key, statement)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        # Signed, but by an authority that need not be ours: it must not end our watch.
+        raise MeshError(Reason.RECORD_MALFORMED, "its payload cannot be read") from None
 
 
 _DECODERS: Mapping[RecordType, Callable[[RecordKey, Statement], Payload]] = {

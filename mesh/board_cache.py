@@ -28,8 +28,8 @@ HEADS = "heads.json"
 MAX_CACHE_BYTES = 512 * 1024 * 1024
 _FORMAT = 1
 # Seconds from a change to the file.
-_SAVE_AFTER_S = {RECORDS: 0.2, HEADS: 5.0}
-_SAVE_AGAIN_S = 5.0
+SAVE_AFTER_S = {RECORDS: 0.2, HEADS: 5.0}
+SAVE_AGAIN_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +68,19 @@ class BoardCache:
         """Writes a file soon after it has changed, for ever. Several changes at once are one write."""
         while True:
             await self._unsaved[name].wait()
-            await asyncio.sleep(_SAVE_AFTER_S[name])
+            await asyncio.sleep(SAVE_AFTER_S[name])
             self._unsaved[name].clear()
-            if not self._save(name, await asyncio.to_thread(self._try, name, self._memory(name))):
+            writing = asyncio.ensure_future(asyncio.to_thread(self._try, name, self._memory(name)))
+            try:
+                failure = await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # The thread cannot be stopped, and must not overwrite what is written after it.
+                await writing
                 self._unsaved[name].set()
-                await asyncio.sleep(_SAVE_AGAIN_S)
+                raise
+            if not self._save(name, failure):
+                self._unsaved[name].set()
+                await asyncio.sleep(SAVE_AGAIN_S)
 
     def flush(self) -> None:
         """Writes what is behind, now."""

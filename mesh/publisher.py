@@ -67,7 +67,12 @@ class Publisher:
     ) -> int:
         """See Board.publish."""
         known = self._board.board_revision(str(key))
-        revision = known[0] if known else await self._read(key)
+        try:
+            revision = known[0] if known else await self._read(key)
+        except MeshError:
+            if key.type in SIGNED_BY_NODE:
+                self.announce(signer, key, payload, ttl_s)
+            raise
         for _ in range(_ATTEMPTS):
             generation, envelope = self._sign(signer, key, payload, ttl_s)
             if key.type in SIGNED_BY_NODE:
