@@ -1,7 +1,7 @@
 """The demo's etcd: real, one member, TLS with client certificates on both sides.
 
-The German authority's CA issues its server certificate (somebody has to run the board, and nobody has to
-trust it: I5). It lets in whoever holds a certificate of one of the three authorities.
+Its server certificate is self-signed: nobody vouches for the board, and nobody has to (I5). It lets in
+whoever holds a certificate of one of the three authorities.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from pathlib import Path
 from demo.authority import Authority
 from demo.processes import Ledger
 from mesh.core.types import SpiffeId
+from mesh.identity.board_certificate import make_board_certificate
 from mesh.identity.ca import MAX_TTL_S, CertificateAuthority
 from mesh.identity.keys import key_to_pem, make_key_and_csr
 from mesh.identity.leaf import chain_to_pem
-from mesh.identity.names import dns_name_of
 from mesh.identity.private_files import make_private_directory, write_file
 from mesh.store.etcd_server import EtcdServer, EtcdTls
 
 NAME = "etcd"
+SERVER_NAME = "board.mesh.example"
 
 
 class Board:
@@ -30,14 +31,13 @@ class Board:
         self._ledger = ledger
         self._keep = keep
         self._server: EtcdServer | None = None
-        self._server_name = ""
 
     async def start(self, authorities: list[Authority]) -> None:
         """First start: certificates, then the process."""
         make_private_directory(self._directory)
-        host = CertificateAuthority.load(authorities[0].directory / "ca")
-        self._server_name = dns_name_of(SpiffeId(host.trust_domain, f"/board/{NAME}"))
-        self._issue(host, f"/board/{NAME}", self._directory / NAME)
+        certificate, key = make_board_certificate(SERVER_NAME, time.time())
+        write_file(self._directory / f"{NAME}.pem", certificate, mode=0o644)
+        write_file(self._directory / f"{NAME}.key", key)
         roots = b""
         for authority in authorities:
             ca = CertificateAuthority.load(authority.directory / "ca")
@@ -45,7 +45,6 @@ class Board:
             # The control plane's own key to the board; nodes show their SVIDs.
             self._issue(ca, "/control/main", authority.directory / "board-client")
         (self._directory / "roots.pem").write_bytes(roots)
-        (self._directory / "ca.pem").write_bytes(chain_to_pem(host.bundle.roots))
         tls = EtcdTls(
             self._directory / "roots.pem", self._directory / f"{NAME}.pem", self._directory / f"{NAME}.key"
         )
@@ -64,10 +63,10 @@ class Board:
         own = identity / "svid" if identity else authority.directory / "board-client"
         return {
             "endpoints": [self._server.endpoint],
-            "ca": str(self._directory / "ca.pem"),
+            "ca": str(self._directory / f"{NAME}.pem"),
             "certificate": str(own.with_suffix(".pem")),
             "key": str(own.with_suffix(".key")),
-            "server_name": self._server_name,
+            "server_name": SERVER_NAME,
         }
 
     def kill(self) -> None:

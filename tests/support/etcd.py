@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import grpc
 
+from mesh.identity.board_certificate import make_board_certificate
 from mesh.identity.leaf import chain_to_pem
 from mesh.identity.svid import Svid
 from mesh.store.base import RecordStore, WatchBatch, WatchKind
@@ -26,11 +29,17 @@ def fast_server(data_dir: Path, tls: EtcdTls | None = None) -> EtcdServer:
     return EtcdServer(data_dir, tls=tls, unsafe_no_fsync=True, extra_flags=FAST)
 
 
+@cache
+def certificate_of(trust_domain: str) -> tuple[bytes, bytes]:
+    """(certificate, key) in PEM of the etcd that this domain's authority runs."""
+    return make_board_certificate(f"etcd.control.{trust_domain}", time.time())
+
+
 def server_tls(directory: Path, owner: AuthorityForTests, *clients: AuthorityForTests) -> EtcdTls:
     """Files for an etcd that `owner` runs and that accepts the clients of all these authorities."""
-    svid = owner.svid("/control/etcd")
+    certificate, key = certificate_of(owner.trust_domain)
     roots = b"".join(chain_to_pem(a.bundle.roots) for a in (owner, *clients))
-    files = {"ca.pem": roots, "etcd.pem": svid.chain_pem, "etcd.key": svid.key_pem}
+    files = {"ca.pem": roots, "etcd.pem": certificate, "etcd.key": key}
     for name, data in files.items():
         (directory / name).write_bytes(data)
     return EtcdTls(directory / "ca.pem", directory / "etcd.pem", directory / "etcd.key")
@@ -40,10 +49,10 @@ def client_credentials(owner: AuthorityForTests, svid: Svid | None) -> Callable[
     """What a client of that etcd presents; nothing if `svid` is None."""
 
     def make() -> grpc.ChannelCredentials:
-        roots = chain_to_pem(owner.bundle.roots)
+        certificate, _ = certificate_of(owner.trust_domain)
         if svid is None:
-            return grpc.ssl_channel_credentials(roots)
-        return grpc.ssl_channel_credentials(roots, svid.key_pem, svid.chain_pem)
+            return grpc.ssl_channel_credentials(certificate)
+        return grpc.ssl_channel_credentials(certificate, svid.key_pem, svid.chain_pem)
 
     return make
 
