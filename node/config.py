@@ -66,7 +66,7 @@ class ServingSettings(Settings):
     write_timeout_s: Seconds = 30.0
     drain_grace_s: float = Field(default=30.0, ge=0, le=3600)
     max_connections: int = Field(default=4096, ge=1, le=1_000_000)
-    max_streams_per_connection: int = Field(default=256, ge=1, le=10_000)
+    max_streams_per_connection: int = Field(default=1024, ge=1, le=10_000)
 
 
 class StatusSettings(Settings):

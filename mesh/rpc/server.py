@@ -33,7 +33,8 @@ class ServerLimits:
 
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_connections: int = 4096
-    max_streams_per_connection: int = 256
+    # A caller that opens more at once on a new connection, before it learns of this, has those refused.
+    max_streams_per_connection: int = 1024
     handshake_timeout_s: float = 10.0
     idle_connection_s: float = 900.0
     # A connection's certificate is checked at its handshake; an hour bounds how old that may be. Calls

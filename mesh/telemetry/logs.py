@@ -14,6 +14,7 @@ for that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -57,13 +58,11 @@ class NoPayload(logging.Filter):
     """Makes every record safe to print, whoever made it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrites the record in place; always lets it through."""
-        if isinstance(record.args, Mapping):
-            record.args = {key: scrub(value) for key, value in record.args.items()}
-        elif record.args:
-            record.args = tuple(scrub(value) for value in record.args)
+        """Rewrites the record in place, its message filled in; always lets it through."""
         if not isinstance(record.msg, str):
             record.msg = str(scrub(record.msg))
+        record.msg = _filled(record.msg, record.args)
+        record.args = None
         if record.exc_info and record.exc_info[1] is not None:
             record.failure = describe(record.exc_info[1])
         record.exc_info = record.exc_text = record.stack_info = None
@@ -73,11 +72,19 @@ class NoPayload(logging.Filter):
         return True
 
 
-def _message(record: logging.LogRecord) -> str:
-    try:
-        text = record.getMessage()
-    except (TypeError, ValueError):
-        text = record.msg  # a scrubbed argument no longer fits %d
+def _filled(text: str, args: object) -> str:
+    """The message with its scrubbed arguments, on one line and not too long."""
+    values: Any
+    if isinstance(args, Mapping):
+        # logging takes a single mapping for named arguments, whether any are named or not
+        named = {key: scrub(value) for key, value in args.items()}
+        values = named if "%(" in text else (f"<{type(args).__name__}>",)
+    else:
+        values = tuple(scrub(value) for value in args) if isinstance(args, tuple) else ()
+    if values:
+        # Where a scrubbed argument does not fit its place, the words alone have to do.
+        with contextlib.suppress(TypeError, ValueError, KeyError):
+            text = text % values
     return text if len(text) <= MAX_LINE_CHARS else text[: MAX_LINE_CHARS - 1] + "…"
 
 
@@ -99,7 +106,7 @@ class JsonFormatter(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _message(record),
+            "message": record.getMessage(),
         }
         return json.dumps({**_fields(record), **head}, ensure_ascii=True)
 
@@ -111,7 +118,7 @@ class TextFormatter(logging.Formatter):
         """The record as a line."""
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
         facts = "".join(f"  {key}={value}" for key, value in _fields(record).items())
-        text = _message(record).replace("\n", " ")
+        text = record.getMessage().replace("\n", " ")
         return f"{stamp} {record.levelname.lower():7} {text}{facts}"
 
 

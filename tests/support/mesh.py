@@ -404,6 +404,7 @@ class Mesh:
 
     async def settled(self, *nodes: Node) -> None:
         """Waits until these nodes (all) hold every record that the authorities have published."""
+
         def holds(snapshot: Snapshot) -> bool:
             for authority in self.authorities.values():
                 heads = snapshot.heads.get(authority.trust_domain)

@@ -28,9 +28,8 @@ async def test_a_free_slot_is_taken_at_once_and_given_back():
 
 async def test_a_full_queue_refuses_with_a_hint():
     gate = admission(slots=1, queue=0)
-    with await gate.enter():
-        with pytest.raises(MeshError) as caught:
-            await gate.enter()
+    with await gate.enter(), pytest.raises(MeshError) as caught:
+        await gate.enter()
     assert caught.value.reason is Reason.OVERLOADED
     assert caught.value.retry_after_s is not None
     assert 0.1 <= caught.value.retry_after_s <= 30.0
@@ -129,7 +128,6 @@ async def test_the_hint_follows_how_long_service_takes():
     for _ in range(60):
         with await gate.enter():
             now[0] += 5.0
-    with await gate.enter():
-        with pytest.raises(MeshError) as caught:
-            await gate.enter()
+    with await gate.enter(), pytest.raises(MeshError) as caught:
+        await gate.enter()
     assert caught.value.retry_after_s == pytest.approx(5.0, rel=0.05)

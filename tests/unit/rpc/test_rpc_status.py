@@ -57,7 +57,8 @@ def test_what_is_sent_is_bounded_and_printable():
 
 
 def test_a_hostile_status_is_cut_to_size():
-    info = ErrorInfo(reason="OVERLOADED", domain=ERROR_DOMAIN, metadata={f"k{i}": "y" * 400 for i in range(50)})
+    facts = {f"k{number}": "y" * 400 for number in range(50)}
+    info = ErrorInfo(reason="OVERLOADED", domain=ERROR_DOMAIN, metadata=facts)
     status = Status(code=8, message="\x1b[31m" + "z" * 9000)
     status.details.add().Pack(info)
     back = from_status(status)

@@ -1,0 +1,116 @@
+"""Logs carry scalars and public texts, never what an exception or an object may quote (I1)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mesh.core.errors import MeshError, Reason
+from mesh.core.types import SpiffeId
+from mesh.telemetry import logs
+from sovereign.mesh.v1 import inference_pb2
+
+SECRET = "photophobia"
+
+
+@pytest.fixture
+def out() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    handler = logs.configure("debug", "json", stream)
+    yield stream
+    root.removeHandler(handler)
+    for old in before:
+        root.addHandler(old)
+    root.setLevel(level)
+
+
+def lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_line_of_json(out: io.StringIO):
+    node = SpiffeId("de.mesh.example", "/node/fra-1")
+    logging.getLogger("x").info("%s took %d calls", node, 3, extra={"fields": {"queue": 2}})
+    (line,) = lines(out)
+    assert line["message"] == "spiffe://de.mesh.example/node/fra-1 took 3 calls"
+    assert (line["level"], line["logger"], line["queue"]) == ("info", "x", 2)
+    assert line["time"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        inference_pb2.CompleteRequest(prompt=SECRET),
+        SECRET.encode(),
+        [SECRET],
+        {"prompt": SECRET},
+        ValueError(SECRET),
+    ],
+)
+def test_what_may_hold_a_payload_is_shown_by_its_type(out: io.StringIO, value: object):
+    logging.getLogger("x").info("got %s", value, extra={"fields": {"value": value}})
+    logging.getLogger("x").info(value)
+    assert SECRET not in out.getvalue()
+    assert lines(out)[0]["value"] == f"<{type(value).__name__}>"
+
+
+def test_an_exception_is_its_type_and_frames(out: io.StringIO):
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logging.getLogger("x").exception("it failed")
+    (line,) = lines(out)
+    assert SECRET not in out.getvalue()
+    assert line["failure"].startswith("ValueError at test_telemetry_logs.py:")
+
+
+def test_a_mesh_errors_text_is_public(out: io.StringIO):
+    error = MeshError(Reason.CONFIG_INVALID, "expected host:port")
+    logging.getLogger("x").warning("no: %s", error, exc_info=error)
+    assert "expected host:port" in lines(out)[0]["message"]
+    assert "expected host:port" in lines(out)[0]["failure"]
+
+
+def test_long_texts_are_cut(out: io.StringIO):
+    logging.getLogger("x").info("%s", "x" * 100_000)
+    logging.getLogger("x").info("y" * 100_000)
+    assert all(len(line["message"]) <= logs.MAX_LINE_CHARS for line in lines(out))
+
+
+def test_a_scrubbed_argument_may_no_longer_fit_its_place(out: io.StringIO):
+    logging.getLogger("x").info("%d pieces", [1])
+    assert lines(out)[0]["message"] == "%d pieces"
+
+
+async def test_what_nobody_awaited_is_scrubbed_too(out: io.StringIO):
+    loop = asyncio.get_running_loop()
+    logs.guard_loop(loop)
+    loop.call_exception_handler({"message": "Task failed", "exception": ValueError(SECRET)})
+    assert SECRET not in out.getvalue()
+    assert lines(out)[-1]["failure"] == "ValueError"
+
+
+def test_people_get_text(out: io.StringIO):
+    stream = io.StringIO()
+    logs.configure("info", "text", stream)
+    logging.getLogger("x").info("serving\nnow", extra={"fields": {"port": 1}})
+    assert stream.getvalue().endswith("info    serving now  port=1\n")
+    assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_the_level_is_kept_to(out: io.StringIO, level: str):
+    stream = io.StringIO()
+    logs.configure(level, "auto", stream)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(logging.getLogger("x"), name)("m")
+    levels = [json.loads(line)["level"] for line in stream.getvalue().splitlines()]
+    assert levels[0] == level
