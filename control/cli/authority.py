@@ -17,7 +17,7 @@ from control.cli.identity_files import IDENTITY, require_vacant, write_identity,
 from control.cli.output import Output, OutputOption, emit, progress
 from control.config_example import example_config
 from mesh.core.errors import MeshError, Reason
-from mesh.core.types import SpiffeId
+from mesh.core.types import SpiffeId, jurisdiction_of
 from mesh.identity.bundle import dump_bundle
 from mesh.identity.ca import MAX_TTL_S, CertificateAuthority
 from mesh.identity.keys import make_key_and_csr
@@ -55,6 +55,7 @@ def init(
     """Make a certificate authority, the first administrator and a configuration for mesh-control."""
     if directory.exists() and any(directory.iterdir()):
         raise MeshError(Reason.CONFIG_INVALID, f"{directory} is not empty: an authority is never overwritten")
+    jurisdiction_of(SpiffeId(trust_domain, "/authority").trust_domain)  # before anything is written
     with progress("making keys", output):
         make_private_directory(directory)
         ca = CertificateAuthority.create(directory / CA, trust_domain, time.time)

@@ -18,7 +18,7 @@ def _complete_class(incomplete: str) -> list[str]:
 ClassOption = Annotated[
     list[str],
     typer.Option(
-        "--data-class",
+        "--class",
         "-c",
         help=f"What kind of data it carries: {_CLASSES}. Repeatable.",
         autocompletion=_complete_class,
@@ -30,11 +30,13 @@ BasisOption = Annotated[
 ]
 OnlyInOption = Annotated[
     list[str] | None,
-    typer.Option("--only-in", help="Narrow to nodes in this country (ISO 3166, upper case). Repeatable."),
+    typer.Option(
+        "--jurisdiction", "-j", help="Narrow to nodes in this country (ISO 3166, upper case). Repeatable."
+    ),
 ]
 RequireOption = Annotated[
     list[str] | None,
-    typer.Option("--require", help="Narrow to nodes with this assurance, such as C5. Repeatable."),
+    typer.Option("--assurance", "-a", help="Narrow to nodes with this assurance, such as C5. Repeatable."),
 ]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model's name; any if left out.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds for all of it.", min=0.1, max=3600)]
