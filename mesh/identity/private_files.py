@@ -64,8 +64,8 @@ def read_file(path: Path, *, private: bool = False, limit: int = MAX_FILE_BYTES)
         raise MeshError(Reason.NOT_FOUND, f"expected a file {path.name}") from None
     except OSError as error:
         raise MeshError(Reason.CONFIG_INVALID, f"{path.name} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise MeshError(Reason.CONFIG_INVALID, f"{path.name}: expected a regular file")
         if private and (status.st_mode & 0o077 or status.st_uid != os.geteuid()):
@@ -73,7 +73,10 @@ def read_file(path: Path, *, private: bool = False, limit: int = MAX_FILE_BYTES)
                 Reason.CONFIG_INVALID,
                 f"{path.name}: expected a file that its owner alone may read (chown to this user, chmod 600)",
             )
-        data = file.read(limit + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise MeshError(Reason.CONFIG_INVALID, f"{path.name}: expected at most {limit} bytes")
     return data

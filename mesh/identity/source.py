@@ -178,8 +178,8 @@ class SvidSource:
             try:
                 await self._attempt(renew)
             except (MeshError, OSError) as error:
-                self.last_error = str(error)
-                _log.warning("renewal of %s failed, trying again: %s", self.id, error)
+                self.last_error = str(error) or type(error).__name__
+                _log.warning("renewal of %s failed, trying again: %s", self.id, self.last_error)
                 await self._sleep(pause * (1 - JITTER * self._random()))
                 pause = min(2 * pause, self._longest_pause())
             else:

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,9 @@ import grpc.aio
 import pytest
 
 from mesh.identity import tls13
-from tests.support.echo import ask, echo_server
+from mesh.identity.board_certificate import make_board_certificate
+from mesh.identity.tls import channel_options
+from tests.support.echo import ask, echo_server, who_am_i
 from tests.support.identities import AuthorityForTests
 from tests.support.raw_tls import X25519MLKEM768, connect, context_of, tap
 
@@ -63,6 +66,33 @@ async def test_a_client_refuses_tls_1_2(
             await ask(de.source("/client/clinic-a"), address, DE, FRA_1)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert (set(shaken) == {"TLSv1.3"}) if completes else (shaken == [])
+
+
+@pytest.mark.slow
+async def test_what_an_rsa_certificate_leaves_open(de: AuthorityForTests, tmp_path: Path) -> None:
+    """TLS 1.2 reaches an old etcd, for who trusts its one certificate, and no member of the mesh."""
+    certificate, key = make_board_certificate(FRA_1, time.time())
+    (tmp_path / "board.pem").write_bytes(key + certificate)
+    context = capped(context_of(tmp_path, None, server=True), ssl.TLSVersion.TLSv1_2)
+    context.load_cert_chain(tmp_path / "board.pem")
+    shaken: list[str] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shaken.append(writer.get_extra_info("ssl_object").version())
+        writer.close()
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    async with listener:
+        address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(de.source("/client/clinic-a"), address, DE, FRA_1)
+        assert shaken == []
+        svid = de.svid("/node/fra-1")
+        credentials = grpc.ssl_channel_credentials(certificate, svid.key_pem, svid.chain_pem)
+        async with grpc.aio.secure_channel(address, credentials, channel_options(FRA_1)) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):  # it speaks TLS, and then no HTTP/2
+                await who_am_i(channel)
+        assert set(shaken) == {"TLSv1.2"}
 
 
 async def test_the_key_exchange_is_post_quantum_hybrid(de: AuthorityForTests) -> None:

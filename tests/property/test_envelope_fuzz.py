@@ -60,7 +60,10 @@ def opened(data: bytes, sample: Sample) -> Statement | None:
 
 
 in_any_order = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -98,6 +101,7 @@ def test_noise_is_refused(sample: Sample, noise: bytes) -> None:
     assert opened(noise, sample) is None
 
 
+@pytest.mark.slow
 @in_any_order
 @given(
     statement=st.binary(max_size=256),
@@ -147,6 +151,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @in_any_order
 @given(data=st.data())
 def test_edited_bundles(sample: Sample, data: st.DataObject) -> None:
