@@ -27,6 +27,17 @@ from mesh.identity.svid import Svid
 from mesh.identity.tls import dial, server_credentials
 
 _METHOD = "/demo.Handshake/Hello"
+_SIGNATURE_ONLY = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def forged_identity(ca_directory: Path, victim: SpiffeId, accepts: SvidSource) -> SvidSource:
@@ -48,6 +59,7 @@ def forged_identity(ca_directory: Path, victim: SpiffeId, accepts: SvidSource) -
         .not_valid_after(now + datetime.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_SIGNATURE_ONLY, critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .sign(root_key, hashes.SHA256())
     )

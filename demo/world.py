@@ -213,18 +213,19 @@ class World:
         answer = await self.meshctl("node", "list", profile=self.authorities[country].admin)
         return {view["node"].rsplit("/", 1)[-1]: view for view in answer["nodes"]}
 
-    async def is_ready(self, name: str, country: str = "DE") -> bool:
-        """Whether this authority has heard that the node is ready."""
+    async def is_ready(self, name: str, since: float = 0.0) -> bool:
+        """Whether the DE authority has heard, since then (Unix seconds), that the node is ready."""
         try:
-            view = (await self.views(country)).get(name)
+            view = (await self.views()).get(name)
         except CommandFailed:
             return False
-        return bool(view and (view.get("status") or {}).get("ready"))
+        status = view.get("status") if view else None
+        return bool(view and status and status["ready"] and view["status_at_ms"] / 1000 > since)
 
     async def until_ready(self, name: str, timeout_s: float = 120.0) -> float:
-        """Waits until a node is ready again; seconds that it took."""
-        started = time.monotonic()
-        while not await self.is_ready(name):
+        """Waits until a node says, from now on, that it is ready; seconds that it took."""
+        started, since = time.monotonic(), time.time()
+        while not await self.is_ready(name, since):
             self._check_alive()
             if time.monotonic() - started > timeout_s:
                 raise TimeoutError(f"{name} is not ready after {timeout_s:.0f} s; see {self.nodes[name].log}")
