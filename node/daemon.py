@@ -62,8 +62,8 @@ def _renew(settings: NodeSettings, pool: ChannelPool, node: SpiffeId) -> Renew |
     return renewer(pool, Server(control, identity.renew_at))
 
 
-async def serve(settings: NodeSettings) -> None:
-    """Serves until SIGTERM or SIGINT, then drains."""
+async def serve(settings: NodeSettings, engine: Engine | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. `engine` replaces the configured one."""
     loop = asyncio.get_running_loop()
     logs.guard_loop(loop)
     stopping = asyncio.Event()
@@ -82,7 +82,7 @@ async def serve(settings: NodeSettings) -> None:
         NodeParts(
             source=source,
             store=store,
-            engine=make_engine(settings.engine, settings.state_directory),
+            engine=engine or make_engine(settings.engine, settings.state_directory),
             log=log,
             listen=tuple(settings.listen),
             advertise=tuple(settings.advertise),

@@ -54,9 +54,9 @@ class StatusPublisher:
         self._lease_s = lease_s
         self._wake = asyncio.Event()
         self._lease: Lease | None = None
-        # The record and the serial that signed it: as in force here, and as on the board.
-        self._signed: tuple[NodeRecord, str] | None = None
-        self._told: tuple[NodeRecord, str] | None = None
+        # The record and the serial that signed it: as announced here, and as told to the board.
+        self._announced: tuple[bytes, str] | None = None
+        self._told: tuple[bytes, str] | None = None
         self._troubled = False
 
     def changed(self) -> None:
@@ -87,26 +87,25 @@ class StatusPublisher:
 
     async def _tell(self) -> None:
         node, signer = self._source.id, self._source.signer
-        record, serial = self._record(), self._source.svid.serial
-        if record is not None:
-            key = RecordKey(node.trust_domain, RecordType.NODE, node.name)
-            payload = codec.node_record_to_payload(record)
-            if self._signed != (record, serial):
-                # In force here whether the board is there or not: a node can serve its own (I4).
-                self._board.announce(signer, key, payload, RECORD_TTL_S)
-                self._signed = (record, serial)
-            if self._told != (record, serial) or self._board.due(key, payload):
-                await self._board.publish(signer, key, payload, RECORD_TTL_S)
-                self._told = (record, serial)
+        status_key = RecordKey(node.trust_domain, RecordType.STATUS, node.name)
+        status = codec.status_to_payload(self._status())
+        ttl_s = _STATUS_TTL_HEARTBEATS * self._heartbeat_s
+        record_key = RecordKey(node.trust_domain, RecordType.NODE, node.name)
+        record = self._record()
+        payload = codec.node_record_to_payload(record) if record is not None else b""
+        version = (payload, self._source.svid.serial)
+        # First what is in force here, whether the board is there or not: a node can serve its own (I4).
+        if payload and self._announced != version:
+            self._board.announce(signer, record_key, payload, RECORD_TTL_S)
+            self._announced = version
+        if not self._board.connected:
+            self._board.announce(signer, status_key, status, ttl_s)
+        if payload and (self._told != version or self._board.due(record_key, payload)):
+            await self._board.publish(signer, record_key, payload, RECORD_TTL_S)
+            self._told = version
         if self._lease is None or self._lease.lost:
             self._lease = await self._store.lease(self._lease_s)
-        await self._board.publish(
-            signer,
-            RecordKey(node.trust_domain, RecordType.STATUS, node.name),
-            codec.status_to_payload(self._status()),
-            _STATUS_TTL_HEARTBEATS * self._heartbeat_s,
-            self._lease,
-        )
+        await self._board.publish(signer, status_key, status, ttl_s, self._lease)
 
     async def aclose(self) -> None:
         """Takes the status off the board, so that nobody has to wait for the lease to run out."""

@@ -121,5 +121,48 @@ class AuthorityForTests:
         return Svid(*self.forge(names, **options))  # type: ignore[arg-type]
 
 
+def root_certificate(
+    trust_domain: str = "de.mesh.example",
+    *,
+    subject: x509.Name | None = None,
+    critical: bool = True,
+    permitted: Iterable[x509.GeneralName] | None = (),
+    ca: bool = True,
+) -> bytes:
+    """A self-signed root (DER), by default as it should be. `permitted` None: it excludes instead."""
+    key = generate_key()
+    names = list(permitted or ()) or [
+        x509.DNSName(trust_domain),
+        x509.UniformResourceIdentifier(trust_domain),
+    ]
+    constraints = x509.NameConstraints(*((None, names) if permitted is None else (names, None)))
+    name = x509.Name([]) if subject is None else subject
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return (
+        x509.CertificateBuilder()
+        .public_key(key.public_key())
+        .serial_number(1)
+        .subject_name(name)
+        .issuer_name(name)
+        .not_valid_before(_moment(time.time() - 60))
+        .not_valid_after(_moment(time.time() + 86_400))
+        .add_extension(x509.BasicConstraints(ca, 0 if ca else None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(constraints, critical=critical)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)

@@ -35,6 +35,7 @@ from mesh.identity.source import SvidSource
 from mesh.identity.tls import dial
 from mesh.ids import id_maker
 from mesh.rpc.status import from_rpc_error
+from mesh.store.base import RecordStore
 from mesh.store.memory import MemoryBoard, MemoryStore
 from node.config import ServingSettings, StatusSettings
 from node.engine.scripted import Script, ScriptedEngine
@@ -276,7 +277,7 @@ class Authority:
         self.country = country
         self.identity = AuthorityForTests(directory, f"{country.lower()}.mesh.example")
         self.trust_domain = self.identity.trust_domain
-        self.board = Board(MemoryStore(mesh.board), self.trust_domain, self.identity.bundle, mesh.clock)
+        self.board = Board(mesh.new_store(), self.trust_domain, self.identity.bundle, mesh.clock)
         self.nodes: dict[str, Node] = {}
         self.max_age_s = 60.0
         self._revoked = Revocations()
@@ -349,7 +350,7 @@ class Authority:
         runtime = NodeRuntime(
             NodeParts(
                 source=self.identity.source(f"/node/{name}", self.mesh.bundles),
-                store=MemoryStore(self.mesh.board),
+                store=self.mesh.new_store(),
                 engine=engine,
                 log=kept,
                 listen=("127.0.0.1:0",),
@@ -372,10 +373,17 @@ class Authority:
 class Mesh:
     """Authorities by country ("DE") or trust domain. Use `mesh_of`."""
 
-    def __init__(self, directory: Path, countries: Iterable[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        countries: Iterable[str],
+        clock: Callable[[], float],
+        new_store: Callable[[], RecordStore] | None = None,
+    ) -> None:
         self.clock = clock
         self.new_id = id_maker(clock)
         self.board = MemoryBoard()
+        self.new_store = new_store or (lambda: MemoryStore(self.board))
         self._closing: list[Callable[[], Any]] = []
         self.authorities = {country: Authority(self, country, directory) for country in countries}
 
@@ -446,9 +454,13 @@ async def mesh_of(
     *countries: str,
     policies: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
+    new_store: Callable[[], RecordStore] | None = None,
 ) -> AsyncIterator[Mesh]:
-    """A running mesh of these authorities, with the example policies unless others are given."""
-    mesh = Mesh(directory, countries, clock)
+    """A running mesh of these authorities, with the example policies unless others are given.
+
+    `new_store` makes a record store for each participant; a shared memory board by default.
+    """
+    mesh = Mesh(directory, countries, clock, new_store)
     try:
         await mesh.start(policies or {})
         yield mesh

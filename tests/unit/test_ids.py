@@ -19,7 +19,7 @@ def test_they_sort_by_time_and_differ():
     new_id = id_maker(lambda: now[0])
     found = []
     for _ in range(100):
-        now[0] += 0.001
+        now[0] += 0.002
         found.append(new_id())
     assert found == sorted(set(found))
     assert {uuid.UUID(each).variant for each in found} == {uuid.RFC_4122}
