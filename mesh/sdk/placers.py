@@ -86,7 +86,7 @@ class Placers:
                 failures.append(f"{server.id} ({error.reason.code})")
                 continue
             self._failed_at.pop(server, None)
-            return _read(answer, context)
+            return read_answer(answer, context)
         raise MeshError(
             Reason.UNREACHABLE, "nobody places requests: asked " + ", ".join(failures or ["no one"])
         )
@@ -114,7 +114,7 @@ class Placers:
             raise failure from None
 
 
-def _read(
+def read_answer(
     answer: placement_pb2.PlaceResponse, context: RequestContext
 ) -> tuple[Decision, tuple[Permitted, ...]]:
     """What the answer says, as far as it is to be believed; raises REQUEST_INVALID."""
