@@ -33,7 +33,7 @@ from mesh.identity.keys import (
     key_to_pem,
     read_csr,
 )
-from mesh.identity.leaf import chain_from_pem, chain_to_pem, read_leaf
+from mesh.identity.leaf import chain_from_pem, chain_to_pem
 from mesh.identity.names import dns_name_of
 from mesh.identity.private_files import make_private_directory, read_file, sync_directory, write_file
 from mesh.identity.roots import constraints_for, read_root
@@ -65,6 +65,7 @@ class CertificateAuthority:
         self._root = read_root(root_der, trust_domain)
         self._key = root_key
         self._trust_domain = trust_domain
+        self._signer: Signer | None = None
         if root_key.public_key() != self._root.public_key():
             raise MeshError(Reason.CONFIG_INVALID, "root.key does not belong to root.pem")
 
@@ -147,15 +148,12 @@ class CertificateAuthority:
 
         Raises CONFIG_INVALID if the files do not fit, OSError if a renewal cannot be stored.
         """
-        chain, key = self._load_signer()
-        leaf = read_leaf(chain[0])
-        if now >= (leaf.not_before + leaf.not_after) / 2:
-            return self._renew_signer(now)
-        return Signer(chain, key)
-
-    def _load_signer(self) -> tuple[tuple[bytes, ...], PrivateKey]:
-        key = key_from_pem(read_file(self._directory / "authority.key", private=True))
-        return chain_from_pem(read_file(self._directory / "authority.pem")), key
+        if self._signer is None:
+            key = key_from_pem(read_file(self._directory / "authority.key", private=True))
+            self._signer = Signer(chain_from_pem(read_file(self._directory / "authority.pem")), key)
+        if now >= self._signer.half_life:
+            self._signer = self._renew_signer(now)
+        return self._signer
 
     def _renew_signer(self, now: float) -> Signer:
         # The key stays: certificate and key are two files, and one write cannot leave them at odds.

@@ -66,6 +66,11 @@ class Signer:
         """Unix seconds: no statement of this signer holds longer."""
         return self._leaf.not_after
 
+    @property
+    def half_life(self) -> float:
+        """Unix seconds: when its certificate should be renewed."""
+        return (self._leaf.not_before + self._leaf.not_after) / 2
+
     def sign(
         self, type: RecordType, key: str, generation: int, not_before: float, not_after: float, payload: bytes
     ) -> bytes:

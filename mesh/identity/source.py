@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.snapshot import TrustBundle
 from mesh.core.types import SpiffeId
-from mesh.identity.bundle import check_bundle, load_bundle_file, save_bundle
+from mesh.identity.acceptance import accept_bundles
+from mesh.identity.bundle import load_bundle_file, save_bundle
 from mesh.identity.keys import make_key_and_csr
 from mesh.identity.private_files import make_private_directory, sync_directory
 from mesh.identity.signing import Signer
@@ -217,22 +217,10 @@ class SvidSource:
                 asked.cancel()
 
     def _accepted(self, bundles: Iterable[TrustBundle]) -> tuple[Mapping[str, TrustBundle], tuple[str, ...]]:
-        own = self._svid.id.trust_domain
-        good: dict[str, TrustBundle] = {}
-        refused: list[str] = []
-        for bundle in sorted(bundles, key=lambda b: (b.trust_domain != own, b.trust_domain)):
-            try:
-                check_bundle(bundle)
-            except MeshError as error:
-                if bundle.trust_domain == own:
-                    raise
-                refused.append(bundle.trust_domain)
-                _log.warning("the trust bundle of %s is not accepted: %s", bundle.trust_domain, error.message)
-            else:
-                good[bundle.trust_domain] = bundle
-        if own not in good:
-            raise MeshError(Reason.BUNDLE_INVALID, f"expected a trust bundle of {own}, our own trust domain")
-        return MappingProxyType(good), tuple(refused)
+        accepted, refused = accept_bundles(bundles, self._svid.id.trust_domain)
+        for trust_domain, why in refused.items():
+            _log.warning("the trust bundle of %s is not accepted: %s", trust_domain, why)
+        return accepted, tuple(refused)
 
     def _changed(self) -> None:
         self._version += 1

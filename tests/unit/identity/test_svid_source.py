@@ -16,7 +16,7 @@ from mesh.identity import source as source_module
 from mesh.identity.keys import generate_key
 from mesh.identity.source import SvidSource
 from mesh.identity.svid import Svid, load_svid, save_svid
-from tests.support.identities import AuthorityForTests
+from tests.support.identities import AuthorityForTests, root_certificate
 
 NOW = 1_800_000_000.0
 TTL = 86_400.0
@@ -159,6 +159,14 @@ def test_bundles_that_are_not_fit_are_left_out(de: AuthorityForTests, us: Author
         with pytest.raises(MeshError) as caught:
             source.set_bundles(unfit)
         assert caught.value.reason is Reason.BUNDLE_INVALID
+    assert list(source.bundles) == ["de.mesh.example"]
+
+
+def test_a_root_under_anothers_subject_is_left_out(de: AuthorityForTests) -> None:
+    """It could not speak for the other, but TLS stacks find roots by subject: it would be in the way."""
+    root = root_certificate("fr.mesh.example", subject=de.root.subject)
+    source = de.source("/node/fra-1")
+    assert source.set_bundles([TrustBundle("fr.mesh.example", (root,)), de.bundle]) == ("fr.mesh.example",)
     assert list(source.bundles) == ["de.mesh.example"]
 
 

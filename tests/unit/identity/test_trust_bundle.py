@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.snapshot import TrustBundle
 from mesh.identity.bundle import (
     MAX_BUNDLE_BYTES,
+    check_bundle,
     dump_bundle,
     fingerprints,
     load_bundle,
     load_bundle_file,
     save_bundle,
 )
-from mesh.identity.keys import generate_key
-from tests.support.identities import AuthorityForTests
+from tests.support.identities import AuthorityForTests, root_certificate
 
 DE, US = "de.mesh.example", "us.mesh.example"
 
@@ -75,15 +72,19 @@ def test_a_bundle_is_for_its_own_domain(de: AuthorityForTests, us: AuthorityForT
     assert "name constraints" in refused(stolen)
 
 
+def test_a_root_as_it_should_be() -> None:
+    check_bundle(TrustBundle(DE, (root_certificate(),)))
+
+
 def test_roots_that_are_none(de: AuthorityForTests) -> None:
-    def with_root(certificate: bytes) -> dict[str, Any]:
+    def withroot_certificate(certificate: bytes) -> dict[str, Any]:
         document = document_of(de)
         document["keys"][0]["x5c"] = [base64.b64encode(certificate).decode()]
         return document
 
-    refused(with_root(de.svid("/node/fra-1").chain[0]))
-    refused(with_root(b"garbage"))
-    refused(with_root(de.bundle.roots[0] + b"\0"))
+    refused(withroot_certificate(de.svid("/node/fra-1").chain[0]))
+    refused(withroot_certificate(b"garbage"))
+    refused(withroot_certificate(de.bundle.roots[0] + b"\0"))
     for changed in (
         {"critical": False},
         {"permitted": [x509.DNSName(DE)]},
@@ -92,36 +93,8 @@ def test_roots_that_are_none(de: AuthorityForTests) -> None:
         {"permitted": [x509.DNSName(DE), x509.UniformResourceIdentifier(DE), x509.DNSName(US)]},
         {"permitted": None},
     ):
-        assert "name constraints" in refused(with_root(_root(**changed)))  # type: ignore[arg-type]
-    assert "CA certificate" in refused(with_root(_root(ca=False)))
-
-
-OWN = (x509.DNSName(DE), x509.UniformResourceIdentifier(DE))
-
-
-def _root(
-    critical: bool = True, permitted: Iterable[x509.GeneralName] | None = OWN, ca: bool = True
-) -> bytes:
-    key = generate_key()
-    name = x509.Name([])
-    constraints = x509.NameConstraints(
-        list(permitted) if permitted else None, None if permitted else [x509.DNSName(US)]
-    )
-    usage = x509.KeyUsage(False, False, False, False, False, True, False, False, False)
-    return (
-        x509.CertificateBuilder()
-        .public_key(key.public_key())
-        .serial_number(1)
-        .subject_name(name)
-        .issuer_name(name)
-        .not_valid_before(datetime.datetime(2026, 1, 1))
-        .not_valid_after(datetime.datetime(2036, 1, 1))
-        .add_extension(x509.BasicConstraints(ca, 0 if ca else None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(constraints, critical=critical)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.DER)
-    )
+        assert "name constraints" in refused(withroot_certificate(root_certificate(**changed)))  # type: ignore[arg-type]
+    assert "CA certificate" in refused(withroot_certificate(root_certificate(ca=False)))
 
 
 @pytest.mark.parametrize(
