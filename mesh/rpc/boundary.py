@@ -72,6 +72,8 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def guarded(request: Any, context: _Context) -> Any:
             try:
                 return await inner(_well_formed(request), context)
+            except grpc.aio.InternalError:  # the peer went away in the middle of a message
+                raise asyncio.CancelledError from None
             except (grpc.aio.BaseError, asyncio.CancelledError):
                 raise
             except Exception as error:
@@ -86,6 +88,8 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 async for response in inner(_well_formed(request), context):
                     yield response
+            except grpc.aio.InternalError:  # the peer went away in the middle of a message
+                raise asyncio.CancelledError from None
             except (grpc.aio.BaseError, asyncio.CancelledError):
                 raise
             except Exception as error:
