@@ -1,0 +1,116 @@
+"""vLLM's AsyncLLM, started as a spec says, and the gRPC server in front of it.
+
+All knowledge of how vLLM is configured is here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.model_executor.models import registry
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from node.engine.embedder import Embedder, embedder_digest
+from node.engine.host_paths import HostPaths, cache_directory
+from node.engine.model_files import model_digest
+from node.engine.process_family import die_with_parent
+from node.engine.ray_vllm_direct import add_direct_call
+from node.engine.ray_vllm_serving import EngineService
+from node.engine.spec import EMBEDDING_MODEL, EngineSpec
+from sovereign.engine.v1 import engine_pb2_grpc
+
+MAX_MESSAGE_BYTES = 16 << 20
+
+
+async def start_engine(spec: EngineSpec) -> AsyncLLM:
+    """Starts vLLM. Raises whatever vLLM raises."""
+    if _may_fork(spec):
+        # vLLM looks at a model's class in a process of its own, lest CUDA be initialised here. On a
+        # CPU that only imports everything once more: nine seconds.
+        registry._run_in_subprocess = lambda look: look()
+    config = AsyncEngineArgs(**_arguments(spec)).create_engine_config()
+    if _may_fork(spec):
+        # On a CPU vLLM insists on spawning its core, which imports everything once more. With one
+        # thread there is nothing that a fork could inherit in a bad state.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        os.register_at_fork(after_in_child=die_with_parent)
+    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+def _arguments(spec: EngineSpec) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "served_model_name": spec.model_name,
+        "revision": spec.revision or None,
+        "dtype": spec.dtype,
+        "max_model_len": spec.context_tokens,
+        "max_num_seqs": spec.capacity,
+        "tensor_parallel_size": spec.tensor_parallel,
+        "pipeline_parallel_size": spec.pipeline_parallel,
+        "enforce_eager": spec.enforce_eager,
+        "enable_prefix_caching": spec.prefix_caching,
+        "disable_log_stats": True,
+    }
+    if spec.gpus == 0:
+        arguments["kv_cache_memory_bytes"] = spec.kv_cache_bytes
+    else:
+        arguments["gpu_memory_utilization"] = spec.gpu_memory_fraction
+    if spec.tensor_parallel * spec.pipeline_parallel == 1:
+        arguments["distributed_executor_backend"] = "uni"
+    else:
+        arguments["distributed_executor_backend"] = "mp"
+    return arguments
+
+
+def _may_fork(spec: EngineSpec) -> bool:
+    return spec.gpus == 0 and spec.threads == 1 and spec.tensor_parallel * spec.pipeline_parallel == 1
+
+
+async def start_server(
+    engine: AsyncLLM, spec: EngineSpec, paths: HostPaths, socket: Path
+) -> tuple[EngineService, grpc.aio.Server]:
+    """Serves `engine` on the Unix socket `socket`, which only this user can open."""
+    cache = cache_directory(spec, paths)
+    embedder = Embedder(cache / "embedder", spec.threads) if spec.embeddings else None
+    service = EngineService(engine, engine.get_tokenizer(), spec, embedder)
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        )
+    )
+    engine_pb2_grpc.add_EngineServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    if spec.bench:
+        add_direct_call(server, engine)
+    server.add_insecure_port(f"unix:{socket}")
+    await server.start()
+    return service, server
+
+
+def describe(spec: EngineSpec, paths: HostPaths) -> dict[str, Any]:
+    """What a replica says of itself."""
+    digests = cache_directory(spec, paths) / "digests.json"
+    digests.parent.mkdir(parents=True, exist_ok=True)
+    models = [
+        {
+            "name": spec.model_name,
+            "digest": model_digest(spec.model, spec.revision, digests),
+            "context_tokens": spec.context_tokens,
+            "tasks": ["generate"],
+        }
+    ]
+    if spec.embeddings:
+        models.append(
+            {
+                "name": EMBEDDING_MODEL,
+                "digest": embedder_digest(digests),
+                "context_tokens": Embedder.context_tokens,
+                "tasks": ["embed"],
+            }
+        )
+    return {"pid": os.getpid(), "capacity": spec.capacity, "models": models}

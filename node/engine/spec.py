@@ -1,0 +1,96 @@
+"""What a node's engine shall be, as one value that travels between processes as JSON.
+
+The gateway writes it, the host and the replicas read it. Two equal specs are served by the same
+warm engine: `digest` is what a restarted gateway compares before it adopts a host. Knows nothing of
+Ray or vLLM beyond the names of what can be set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+
+from mesh.core.errors import MeshError, Reason
+
+EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """See the fields. Sizes are in tokens, bytes and seconds."""
+
+    model: str
+    """A folder, or a hub id."""
+    model_name: str
+    """What callers call it."""
+    revision: str = ""
+    """Of a hub id; empty is the hub's default."""
+    context_tokens: int = 2048
+    """Prompt and output together."""
+    capacity: int = 16
+    """Generations at once, per replica."""
+    replicas: int = 1
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    gpus: int = 0
+    """Per replica; 0 runs on the CPU. Otherwise tensor_parallel × pipeline_parallel."""
+    threads: int = 1
+    """CPU threads of a replica's engine. One is right for a tiny model, the cores for a real one."""
+    dtype: str = "auto"
+    kv_cache_bytes: int = 64 << 20
+    """On the CPU. On a GPU vLLM takes what `gpu_memory_fraction` leaves."""
+    gpu_memory_fraction: float = 0.9
+    enforce_eager: bool = True
+    """No compilation: it costs more than it gains for small models on a CPU."""
+    embeddings: bool = True
+    """Whether texts can be embedded (all-MiniLM-L6-v2)."""
+    prefix_caching: bool = True
+    coalesce_s: float = 0.02
+    """A replica sends no more often than this, first tokens and endings apart: a stream of 300
+    tokens/s need not cost 300 messages/s through every hop, and nobody sees 20 ms."""
+    stall_s: float = 120.0
+    """An engine that owes tokens and brings none for so long is taken for dead."""
+    orphan_grace_s: float = 30.0
+    """How long an engine outlives its gateway, waiting to be adopted by the next."""
+    isolate_network: bool = True
+    """Gives Ray and vLLM a network of their own with nothing on it, where the system permits that.
+    Not for a hub id, whose files have to be fetched."""
+    cache_directory: str = ""
+    """For what may be made again; nodes of one user may share one. Empty is the run directory's."""
+    bench: bool = False
+    """Adds the call that bench/bench_engine.py compares with."""
+
+    def __post_init__(self) -> None:
+        if not self.model or not self.model_name:
+            raise MeshError(Reason.CONFIG_INVALID, "an engine needs a model and a name for it")
+        if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
+            raise MeshError(Reason.CONFIG_INVALID, "gpus must be 0 or tensor_parallel × pipeline_parallel")
+        for name in (
+            "context_tokens",
+            "capacity",
+            "replicas",
+            "tensor_parallel",
+            "pipeline_parallel",
+            "threads",
+        ):
+            if getattr(self, name) < 1:
+                raise MeshError(Reason.CONFIG_INVALID, f"{name} must be at least 1")
+
+    def to_json(self) -> str:
+        """One line, sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> EngineSpec:
+        """Raises MeshError(CONFIG_INVALID) for anything else than what `to_json` writes."""
+        try:
+            values = json.loads(text)
+            return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MeshError(Reason.CONFIG_INVALID, "expected an engine spec") from error
+
+    @property
+    def digest(self) -> str:
+        """Equal specs have equal digests."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
