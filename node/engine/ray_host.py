@@ -27,6 +27,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ _LOG = logging.getLogger("node.engine.ray_host")
 LOCKED = 3  # exit code: another host serves this run directory
 _RESTART_FIRST_S, _RESTART_MOST_S = 1.0, 30.0
 _LINE_LIMIT = 1 << 20
+_REAP_S = 1.0
 
 
 class Host:
@@ -73,7 +75,9 @@ class Host:
             server.close()
             # All this before the gateways' lines close: that is how they know that it is done.
             self._family.end(spare=os.getpid())
-            self._reap()
+            deadline = time.monotonic() + _REAP_S
+            while self._reap() and time.monotonic() < deadline:
+                time.sleep(0.005)  # noqa: ASYNC251 (nothing else is left to do)
             shutil.rmtree(self._paths.short, ignore_errors=True)
 
     async def _keep_cluster(self) -> None:
@@ -99,14 +103,15 @@ class Host:
             lived = asyncio.get_running_loop().time() - started
             wait_s = _RESTART_FIRST_S if lived > 120 else min(2 * wait_s, _RESTART_MOST_S)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Takes leave of children that ended, adopted ones too; True if others are left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if self._cluster is not None and pid == self._cluster.pid:
                 self._cluster.returncode = os.waitstatus_to_exitcode(status)
                 self._cluster_ended.set()
@@ -196,8 +201,13 @@ def main() -> int:
         paths.write_record(family)
         isolated = spec.isolate_network and Path(spec.model).exists() and isolate()
         adopt_orphans()
-        asyncio.run(Host(spec, paths, family, isolated=isolated).run())
+        asyncio.run(_run(Host(spec, paths, family, isolated=isolated)))
     return 0
+
+
+async def _run(host: Host) -> None:
+    await host.run()
+    os._exit(0)  # everything is down; unwinding open connections would only make noise
 
 
 if __name__ == "__main__":
