@@ -42,12 +42,19 @@ class EngineSettings(Settings):
 
     kind: Literal["scripted", "ray_vllm"] = "ray_vllm"
     model: str = ""
-    model_name: str = ""
-    capacity: int = Field(default=16, ge=1, le=4096)
+    model_name: str = Field(default="", max_length=128)
+    revision: str = ""
     context_tokens: int = Field(default=2048, ge=16, le=1_048_576)
+    capacity: int = Field(default=16, ge=1, le=4096)
     replicas: int = Field(default=1, ge=1, le=64)
-    threads: int = Field(default=1, ge=1, le=256)
     embeddings: bool = True
+    gpus: int = Field(default=0, ge=0, le=64)
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    gpu_memory_fraction: float = Field(default=0.9, gt=0, lt=1)
+    threads: int = Field(default=1, ge=1, le=256)
+    kv_cache_mib: int = Field(default=64, ge=4, le=1_048_576)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     @model_validator(mode="after")
     def _complete(self) -> EngineSettings:
@@ -55,7 +62,14 @@ class EngineSettings(Settings):
             raise ValueError("model is needed by ray_vllm: a path or a hub id")
         if self.kind == "scripted" and self.model:
             raise ValueError("model is of no use to the scripted engine: leave it out or choose ray_vllm")
+        if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
+            raise ValueError("gpus must be 0 or tensor_parallel x pipeline_parallel")
         return self
+
+    @property
+    def served_as(self) -> str:
+        """The name that callers use."""
+        return self.model_name or self.model.rstrip("/").rpartition("/")[2] or "scripted"
 
 
 class ServingSettings(Settings):

@@ -30,6 +30,9 @@ from mesh.store.configured import open_store
 from mesh.telemetry import logs
 from node.config import EngineSettings, NodeSettings, load_config
 from node.engine.base import Engine
+from node.engine.remote import RemoteEngine
+from node.engine.scripted import ScriptedEngine
+from node.engine.spec import EngineSpec
 from node.runtime import NodeParts, NodeRuntime
 
 _LOG = logging.getLogger("node.daemon")
@@ -38,14 +41,26 @@ _LOG = logging.getLogger("node.daemon")
 def make_engine(settings: EngineSettings, state_directory: Path) -> Engine:
     """The configured engine, not started yet."""
     if settings.kind == "scripted":
-        from node.engine.scripted import ScriptedEngine
-
         return ScriptedEngine(
-            settings.model_name or "scripted",
-            capacity=settings.capacity,
-            context_tokens=settings.context_tokens,
+            settings.served_as, capacity=settings.capacity, context_tokens=settings.context_tokens
         )
-    raise MeshError(Reason.CONFIG_INVALID, f"engine.kind: {settings.kind} is not installed")
+    spec = EngineSpec(
+        model=settings.model,
+        model_name=settings.served_as,
+        revision=settings.revision,
+        context_tokens=settings.context_tokens,
+        capacity=settings.capacity,
+        replicas=settings.replicas,
+        tensor_parallel=settings.tensor_parallel,
+        pipeline_parallel=settings.pipeline_parallel,
+        gpus=settings.gpus,
+        threads=settings.threads,
+        dtype=settings.dtype,
+        kv_cache_bytes=settings.kv_cache_mib << 20,
+        gpu_memory_fraction=settings.gpu_memory_fraction,
+        embeddings=settings.embeddings,
+    )
+    return RemoteEngine(spec, state_directory / "engine")
 
 
 def _renew(settings: NodeSettings, pool: ChannelPool, node: SpiffeId) -> Renew | None:

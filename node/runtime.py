@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,15 @@ from node.reception import Reception
 from node.status import StatusPublisher
 from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
 
-SOFTWARE_VERSION = "0.1.0"
-
 _LOG = logging.getLogger(__name__)
+
+
+def software_version() -> str:
+    """Of the installed distribution; empty when run from a bare tree."""
+    try:
+        return metadata.version("sovereign-mesh")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class NodeRuntime:
         )
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
+        self._version = software_version()
         self._tasks: list[asyncio.Task[None]] = []
 
     def _make_server(self) -> MeshServer:
@@ -205,7 +213,10 @@ class NodeRuntime:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         """A new snapshot: whom to trust from now on, and who may go on."""
-        self.parts.source.set_bundles(snapshot.bundles.values())
+        source, own = self.parts.source, self.id.trust_domain
+        # The own roots are those that came with the certificate; others', what the authority federates.
+        others = (bundle for bundle in snapshot.bundles.values() if bundle.trust_domain != own)
+        source.set_bundles([source.bundles[own], *others])
         self.oversight.review(snapshot)
 
     def _changed(self) -> None:
@@ -215,9 +226,11 @@ class NodeRuntime:
         """None until the engine has told what it serves: an empty record would take the node's name off
         every list."""
         models = self.engine.models
-        return NodeRecord(self.endpoints, models, (), SOFTWARE_VERSION) if models else None
+        return NodeRecord(self.endpoints, models, (), self._version) if models else None
 
     def _status(self) -> NodeStatus:
+        if self.admission.slots != self.engine.capacity:
+            self.admission.resize(self.engine.capacity)  # a replica came or went
         return NodeStatus(
             ready=self.engine.state is EngineState.READY,
             in_flight=self.admission.in_flight,
