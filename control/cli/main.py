@@ -29,6 +29,7 @@ from control.cli import (
 )
 from control.cli.output import EXIT_FAILED, report, report_usage
 from mesh.core.errors import MeshError, Reason
+from mesh.telemetry.logs import describe
 
 app = typer.Typer(
     name="meshctl",
@@ -71,6 +72,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return report(MeshError(Reason.INTERNAL, f"{name}{error.strerror or 'I/O error'}"), as_json=as_json)
+    except Exception as error:
+        # A mistake of ours: where, in one line, and not what was being said (I1).
+        return report(MeshError(Reason.INTERNAL, describe(error)), as_json=as_json)
     return result if isinstance(result, int) else 0
 
 
