@@ -1,7 +1,8 @@
 """`mesh-node --config FILE`: reads the configuration, builds the node, serves until told to stop.
 
 SIGTERM and SIGINT drain: nothing new is taken, what runs may finish within `serving.drain_grace_s`; a
-second signal ends it at once. Exit code 0 after draining, 2 for a configuration that does not hold.
+second signal ends it at once. Exit code 0 after draining, 2 for a configuration that does not hold, 1 for
+any other trouble, also when a part of the node ended by itself: whoever runs it should start it again.
 Wiring only.
 """
 
@@ -9,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
@@ -77,8 +79,11 @@ def _renew(settings: NodeSettings, pool: ChannelPool, node: SpiffeId) -> Renew |
     return renewer(pool, Server(control, identity.renew_at))
 
 
-async def serve(settings: NodeSettings, engine: Engine | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. `engine` replaces the configured one."""
+async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
+    """Serves until SIGTERM or SIGINT, then drains; False if it had to end by itself.
+
+    `engine` replaces the configured one.
+    """
     loop = asyncio.get_running_loop()
     logs.guard_loop(loop)
     stopping = asyncio.Event()
@@ -109,19 +114,25 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> None:
     )
     try:
         await runtime.start()
-        await stopping.wait()
-        draining = loop.create_task(runtime.drain(settings.serving.drain_grace_s))
-        hurried = loop.create_task(at_once.wait())
-        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurried):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await _first(stopping.wait(), runtime.failed.wait())
+        await _first(runtime.drain(settings.serving.drain_grace_s), at_once.wait())
     finally:
         await runtime.stop()
         await pool.aclose()
         await store.aclose()
     _LOG.info("%s has stopped", source.id)
+    return not runtime.failed.is_set()
+
+
+async def _first(*work: Coroutine[Any, Any, object]) -> None:
+    """Does all of it until one is done; the rest is cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def main() -> int:
@@ -139,11 +150,10 @@ def main() -> int:
             return 0
         logs.configure(settings.log.level, settings.log.format)
         logs.guard_process()
-        asyncio.run(serve(settings))
+        return 0 if asyncio.run(serve(settings)) else 1
     except MeshError as error:
         print(f"mesh-node: {error}", file=sys.stderr)
         return 2 if error.reason is Reason.CONFIG_INVALID else 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -129,6 +129,8 @@ class NodeRuntime:
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
         self._version = software_version()
+        self.failed = asyncio.Event()
+        """Set when a part ended that should not: the node no longer does what it promises."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def _make_server(self) -> MeshServer:
@@ -208,8 +210,9 @@ class NodeRuntime:
         self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error("%s ended", task.get_name(), exc_info=error)
+        if not task.cancelled():
+            _LOG.critical("%s ended by itself", task.get_name(), exc_info=task.exception())
+            self.failed.set()
 
     def _adopt(self, snapshot: Snapshot) -> None:
         """A new snapshot: whom to trust from now on, and who may go on."""

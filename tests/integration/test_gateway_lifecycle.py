@@ -244,3 +244,13 @@ async def test_a_strangers_certificate_does_not_even_connect(tmp_path: Path):
         async with grpc.aio.insecure_channel(node.endpoint) as plain:
             with pytest.raises(grpc.aio.AioRpcError):
                 await plain.unary_unary("/sovereign.mesh.v1.Inference/ListModels")(b"", timeout=5)
+
+
+@pytest.mark.slow
+async def test_a_part_that_ends_by_itself_is_noticed(tmp_path: Path):
+    async with mesh_of(tmp_path, "DE") as mesh:
+        node = await mesh["DE"].node("fra-1")
+        assert not node.runtime.failed.is_set()
+        await node.runtime.parts.store.aclose()  # ends the board's watch, which should never end
+        async with asyncio.timeout(DEADLINE_S):
+            await node.runtime.failed.wait()
