@@ -3,3 +3,5 @@
 `python -m demo` tells it; tests/e2e/test_story.py asserts the very same steps. Nothing in the product
 imports this.
 """
+
+import mesh  # noqa: F401  before grpc, which reads its TLS settings once: mesh/identity/tls13.py

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from demo.story import tell_story
 from demo.telling import Teller
-from demo.world import World, end_leftovers
+from demo.world import CommandFailed, World, end_leftovers
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".state"
@@ -101,6 +102,9 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("  interrupted; everything that was started has been ended")
         return 130
+    except (RuntimeError, TimeoutError, CommandFailed) as error:
+        console.print(f"  [bold red]the mesh did not come up[/]: {escape(str(error))}")
+        return 1
 
 
 if __name__ == "__main__":
