@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import grpc
@@ -29,6 +29,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.records import MAX_ENVELOPE_BYTES, MAX_KEY_BYTES
 from mesh.store.base import Entry, Lease, WatchBatch, WatchKind
 from mesh.store.etcd_channel import EtcdChannels, Metadata, Stream
+from mesh.store.etcd_lease import EtcdLease
 from mesh.store.etcd_watch import Change, Compacted, Followed, Renewed, WatchStream
 from sovereign.etcd.v3 import etcd_pb2 as pb
 
@@ -47,6 +48,7 @@ _PAGE = 100
 MAX_LISTING = 200_000
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 1.0
+_STEADY_S = 2.0
 
 # etcd's words for a token that it no longer takes. None of these was carried out, so that even a
 # write may be sent again after signing in.
@@ -56,41 +58,6 @@ _TOKEN_STALE = frozenset(
 
 Listing = list[Entry]
 _M = TypeVar("_M", bound=Message)
-
-
-class EtcdLease:
-    """A lease with its keeper. See mesh/store/base.py."""
-
-    def __init__(self, store: EtcdStore, lease_id: int, ttl_s: float) -> None:
-        self._store = store
-        self.id = lease_id
-        self.ttl_s = ttl_s
-        self.lost = False
-        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="etcd-lease")
-
-    async def _keep(self) -> None:
-        pause = self.ttl_s / 3
-        while not self.lost:
-            await asyncio.sleep(pause)
-            pause = self.ttl_s / 3
-            try:
-                # Only etcd's own word ends a lease: while etcd is away leases do not run out, and a new
-                # leader prolongs them all.
-                self.lost = await self._store._keep_alive(self.id) <= 0
-            except MeshError:
-                pause = min(pause, 0.5)
-
-    def stop(self) -> None:
-        """Stops renewing; the lease then runs out by itself."""
-        self._keeper.cancel()
-
-    async def aclose(self) -> None:
-        """Revokes the lease. Where etcd cannot be told, it runs out by itself."""
-        self.stop()
-        await asyncio.gather(self._keeper, return_exceptions=True)
-        if not self.lost:
-            self.lost = True
-            await self._store._forget(self)
 
 
 class EtcdStore:
@@ -172,16 +139,18 @@ class EtcdStore:
         response = await self._call(_LEASE_GRANT, request, pb.LeaseGrantResponse)
         if response.error or response.id <= 0 or response.ttl <= 0:
             raise MeshError(Reason.STORE_UNAVAILABLE, "etcd grants no lease")
-        lease = EtcdLease(self, response.id, float(response.ttl))
+        lease = EtcdLease(response.id, float(response.ttl), self._keep_alive, self._forget)
         self._leases.add(lease)
         return lease
 
     async def watch(self, prefix: str) -> AsyncGenerator[WatchBatch]:
         """See the port."""
         position = Followed()
+        clock = asyncio.get_running_loop().time
         pause = _RETRY_MIN_S
         away = False
         while not self._closing.is_set():
+            began = clock()
             try:
                 if not position.revision:
                     entries, header = await self._list(prefix)
@@ -190,7 +159,7 @@ class EtcdStore:
                     yield WatchBatch(WatchKind.LISTING, position.revision, tuple(entries))
                 async with contextlib.aclosing(self._follow(prefix, position)) as batches:
                     async for batch in batches:
-                        pause, away = _RETRY_MIN_S, False
+                        away = False
                         yield batch
             except Renewed:
                 continue
@@ -200,6 +169,9 @@ class EtcdStore:
                 if not away and not self._closing.is_set():
                     away = True
                     yield WatchBatch(WatchKind.DISCONNECTED, position.revision)
+            # What ends as soon as it begins is asked less and less often.
+            if clock() - began > _STEADY_S:
+                pause = _RETRY_MIN_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause)
             pause = min(2 * pause, _RETRY_MAX_S)
@@ -214,10 +186,7 @@ class EtcdStore:
     async def aclose(self) -> None:
         """See the port."""
         self._closing.set()
-        leases = list(self._leases)
-        for lease in leases:
-            lease.stop()
-        await asyncio.gather(*(lease._keeper for lease in leases), return_exceptions=True)
+        await asyncio.gather(*(lease.stop() for lease in self._leases))
         for stream in list(self._streams):
             stream.cancel()
         await self._channels.aclose()
@@ -272,17 +241,10 @@ class EtcdStore:
         )
         self._streams.add(stream)
         try:
-            async for raw in stream.messages():
-                response = _parse(pb.WatchResponse, raw)
-                if response.canceled and not response.compact_revision:
-                    # 3.5 says only "permission denied" where the token has grown stale.
-                    self._token = ""
-                    raise MeshError(Reason.STORE_UNAVAILABLE, "etcd ended the watch")
-                header = response.header
-                position.check(header.revision, header.cluster_id, response.compact_revision)
-                changes = [self._change(prefix, event) for event in response.events]
-                for batch in position.advance([c for c in changes if c], fragment=response.fragment):
-                    yield batch
+            async with contextlib.aclosing(stream.messages()) as messages:
+                async for raw in messages:
+                    for batch in self._advance(prefix, position, _parse(pb.WatchResponse, raw)):
+                        yield batch
         except MeshError:
             self._channels.leave(channel)
             raise
@@ -292,6 +254,16 @@ class EtcdStore:
         finally:
             self._streams.discard(stream)
             stream.cancel()
+
+    def _advance(self, prefix: str, position: Followed, response: pb.WatchResponse) -> Iterator[WatchBatch]:
+        if response.canceled and not response.compact_revision:
+            # 3.5 says only "permission denied" where the token has grown stale.
+            self._token = ""
+            raise MeshError(Reason.STORE_UNAVAILABLE, "etcd ended the watch")
+        header = response.header
+        position.check(header.revision, header.cluster_id, response.compact_revision)
+        changes = [change for event in response.events if (change := self._change(prefix, event))]
+        return position.advance(changes, fragment=response.fragment)
 
     def _change(self, prefix: str, event: pb.KvEvent) -> Change | None:
         key = self._key_of(event.kv, prefix)
@@ -345,15 +317,15 @@ class EtcdStore:
             self._token = _parse(pb.AuthenticateResponse, raw).token
         return (*base, ("token", self._token))
 
-    async def _keep_alive(self, lease_id: int) -> int:
+    async def _keep_alive(self, lease_id: int, timeout_s: float) -> int:
         """Renews once; the seconds that are left, 0 if etcd does not know the lease."""
         request = pb.LeaseKeepAliveRequest(id=lease_id).SerializeToString()
         metadata = await self._metadata()
-        call, channel = await self._channels.stream(_LEASE_KEEP_ALIVE, metadata, self._timeout_s)
+        call, channel = await self._channels.stream(_LEASE_KEEP_ALIVE, metadata, timeout_s)
         reading = asyncio.ensure_future(_ask_once(call, request))
         try:
-            await asyncio.wait({reading})
-            if reading.cancelled():
+            await asyncio.wait({reading}, timeout=2 * timeout_s)
+            if reading.cancelled() or not reading.done():
                 raise MeshError(Reason.STORE_UNAVAILABLE, "the connection was closed during the call")
             return _parse(pb.LeaseKeepAliveResponse, reading.result()).ttl
         except grpc.aio.AioRpcError as error:

@@ -138,6 +138,9 @@ class WatchStream:
                 yield message
         finally:
             self._call.cancel()
+            # A write to a call that ended before it began would wait for ever.
+            reading.cancel()
+            writing.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
 
     def _read(self) -> asyncio.Task[object]:

@@ -110,9 +110,10 @@ async def watching(store: RecordStore, prefix: str) -> AsyncIterator[Watcher]:
 
 
 @asynccontextmanager
-async def client(server: EtcdServer, **options: object) -> AsyncIterator[EtcdStore]:
-    """A store on this server, closed afterwards."""
-    store = EtcdStore([server.endpoint], **options)  # type: ignore[arg-type]
+async def client(server: EtcdServer | str, **options: object) -> AsyncIterator[EtcdStore]:
+    """A store on this server or address, closed afterwards."""
+    endpoint = server if isinstance(server, str) else server.endpoint
+    store = EtcdStore([endpoint], **options)  # type: ignore[arg-type]
     try:
         yield store
     finally:
