@@ -34,7 +34,7 @@ def issue(
         async with open_session(profile) as session:
             return await issue_profile(session, f"/admin/{name}", ttl, out)
 
-    svid = act(work())
+    svid = act(work(), output)
     emit(
         output,
         {"spiffe_id": str(svid.id), "serial": svid.serial, "not_after": svid.not_after, "profile": str(out)},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +21,9 @@ from control.cli.context_options import (
     context_of,
 )
 from control.cli.decision_view import decision_json, decision_text
-from control.cli.output import Output, OutputOption, console, emit_json
-from control.cli.prompt import PromptArgument, read_prompt
-from control.cli.session import ProfileOption, act, require_profile
-from mesh.client import MeshClient
+from control.cli.output import Output, OutputOption, console, emit_json, progress
+from control.cli.prompt import PromptArgument, read_prompt, read_text
+from control.cli.session import ProfileOption, act, open_client
 from mesh.core.failover import Mode
 from mesh.sdk import events
 from mesh.sdk.requests import Message, Sampling
@@ -52,20 +53,28 @@ def chat(
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
     messages = [Message("user", read_prompt(prompt))]
     if system is not None:
-        messages.insert(0, Message("system", system.read_text(encoding="utf-8")))
+        messages.insert(0, Message("system", read_text(system)))
+    waiting = contextlib.ExitStack()
 
     async def work() -> None:
-        begun = time.monotonic()
-        async with MeshClient.from_profile(require_profile(profile)) as client:
-            stream = client.chat(model, messages, context=context, sampling=sampling, timeout_s=timeout)
-            show = _Show(begun, explain)
+        show = _Show(time.monotonic(), explain)
+        async with (
+            open_client(profile) as client,
+            aclosing(
+                client.chat(model, messages, context=context, sampling=sampling, timeout_s=timeout)
+            ) as stream,
+        ):
             async for event in stream:
                 if output is Output.JSON:
                     emit_json(event_json(event))
-                else:
-                    show(event)
+                    continue
+                if not isinstance(event, events.Placed | events.Started) or explain:
+                    waiting.close()
+                show(event)
 
-    act(work())
+    with waiting:
+        waiting.enter_context(progress("waiting for the first token", output))
+        act(work(), Output.JSON)  # the progress is shown here, until text comes
 
 
 class _Show:

@@ -34,7 +34,7 @@ def issue(
         async with open_session(profile) as session:
             return await issue_profile(session, f"/client/{tenant}/{name}", ttl, out)
 
-    svid = act(work())
+    svid = act(work(), output)
     emit(
         output,
         {
@@ -68,7 +68,7 @@ def revoke(
             answer = await call(session.admin.Revoke(request))
             return ids, answer.generation
 
-    ids, generation = act(work())
+    ids, generation = act(work(), output)
     emit(
         output,
         {"revoked": ids, "serials": serial or [], "generation": generation},

@@ -18,8 +18,7 @@ from control.cli.context_options import (
 )
 from control.cli.output import Output, OutputOption, emit, table
 from control.cli.prompt import read_prompt
-from control.cli.session import ProfileOption, act, require_profile
-from mesh.client import MeshClient
+from control.cli.session import ProfileOption, act, open_client
 from mesh.sdk.events import Embeddings
 
 
@@ -40,10 +39,10 @@ def embed(
     texts = [read_prompt(part) for part in text]
 
     async def work() -> Embeddings:
-        async with MeshClient.from_profile(require_profile(profile)) as client:
+        async with open_client(profile) as client:
             return await client.embed(texts, context=context, model=model, timeout_s=timeout)
 
-    found = act(work())
+    found = act(work(), output)
     rows = [
         (str(position), str(len(vector)), ", ".join(f"{x:.4f}" for x in vector[:4]) + ", ...")
         for position, vector in enumerate(found.vectors, 1)

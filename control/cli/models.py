@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from control.cli.output import Output, OutputOption, emit, table
-from control.cli.session import ProfileOption, act, require_profile
-from mesh.client import MeshClient
+from control.cli.session import ProfileOption, act, open_client
 from mesh.core.types import Model, SpiffeId
 
 
@@ -14,10 +13,10 @@ def models(profile: ProfileOption = None, output: OutputOption = Output.TEXT) ->
     """List the models that the nodes named in the profile serve."""
 
     async def work() -> Mapping[SpiffeId, tuple[Model, ...]]:
-        async with MeshClient.from_profile(require_profile(profile)) as client:
+        async with open_client(profile) as client:
             return await client.list_models()
 
-    found = act(work())
+    found = act(work(), output)
     rows = [
         (model.name, node.name, ", ".join(sorted(model.tasks)), str(model.context_tokens), model.digest[:19])
         for node, served in sorted(found.items())

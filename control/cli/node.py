@@ -10,7 +10,7 @@ import typer
 
 from control.cli.enrol import enrol
 from control.cli.node_view import facts_lines, node_json, node_lines, node_rows
-from control.cli.output import Output, OutputOption, emit, progress, table
+from control.cli.output import Output, OutputOption, emit, table
 from control.cli.session import ProfileOption, Session, act, call, open_session
 from mesh import codec
 from mesh.core.errors import MeshError, Reason
@@ -52,7 +52,7 @@ def token(
             )
             return await call(session.admin.CreateJoinToken(request))
 
-    made = act(work())
+    made = act(work(), output)
     # Text mode prints the token alone, so that it can be piped to where it is needed.
     emit(output, {"node": name, "token": made.token, "expires_at": made.expires_at_ms / 1000}, made.token)
 
@@ -74,8 +74,7 @@ def enroll(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Run on the node's machine: make its key here and have it certified."""
-    with progress("enrolling", output):
-        svid = act(enrol(token, control, control_name, trust_bundle, out))
+    svid = act(enrol(token, control, control_name, trust_bundle, out), output, "enrolling")
     emit(
         output,
         {"spiffe_id": str(svid.id), "serial": svid.serial, "not_after": svid.not_after, "identity": str(out)},
@@ -92,7 +91,7 @@ def list_nodes(profile: ProfileOption = None, output: OutputOption = Output.TEXT
         async with open_session(profile) as session:
             return await _nodes(session)
 
-    nodes = act(work())
+    nodes = act(work(), output)
     columns = ("NODE", "AUTHORITY", "IN", "OPERATOR", "CONTROL", "STATE", "LOAD", "MODELS")
     emit(
         output,
@@ -109,7 +108,7 @@ def describe(name: NameArgument, profile: ProfileOption = None, output: OutputOp
         async with open_session(profile) as session:
             return await _node(session, name)
 
-    node = act(work())
+    node = act(work(), output)
     emit(output, node_json(node), *node_lines(node))
 
 
@@ -148,8 +147,7 @@ def drain(
                 ) from None
             return generation
 
-    with progress(f"draining {name}", output):
-        generation = act(work())
+    generation = act(work(), output, f"draining {name}")
     emit(
         output,
         {"node": name, "drained": True, "generation": generation},
@@ -164,7 +162,7 @@ def _set_cordon(name: str, cordoned: bool, profile: Path | None, output: Output)
                 session.admin.UpdateNode(admin_pb2.UpdateNodeRequest(node=name, cordoned=cordoned))
             )
 
-    answer = act(work())
+    answer = act(work(), output)
     state = "cordoned" if cordoned else "in service"
     emit(
         output,

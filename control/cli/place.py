@@ -18,8 +18,7 @@ from control.cli.context_options import (
 )
 from control.cli.decision_view import decision_json, decision_text
 from control.cli.output import Output, OutputOption, emit
-from control.cli.session import ProfileOption, act, require_profile
-from mesh.client import MeshClient
+from control.cli.session import ProfileOption, act, open_client
 from mesh.core.placement import Decision
 from mesh.core.types import Action
 from mesh.sdk.events import PlacementRefused
@@ -51,11 +50,11 @@ def place(
     context = context_of(data_class, purpose, transfer_basis, only_in, require)
 
     async def work() -> Decision:
-        async with MeshClient.from_profile(require_profile(profile)) as client:
+        async with open_client(profile) as client:
             placed = await client.place(context, action=Action(action), model=model, explain=explain)
             return placed.decision
 
-    decision = act(work())
+    decision = act(work(), output)
     emit(output, decision_json(decision), *decision_text(decision))
     if not decision.permitted:
         reason = refusal_of(decision)

@@ -47,8 +47,7 @@ def apply(
             request = admin_pb2.ApplyPolicyRequest(cedar=cedar, dry_run=dry_run)
             return old, await call(session.admin.ApplyPolicy(request))
 
-    with progress("applying", output):
-        old, new = act(work())
+    old, new = act(work(), output, "applying")
     emit(
         output,
         {
@@ -77,7 +76,7 @@ def show(
             request = admin_pb2.GetPolicyRequest(trust_domain=trust_domain)
             return await call(session.admin.GetPolicy(request))
 
-    found = act(work())
+    found = act(work(), output)
     data = {"digest": found.digest, "generation": found.generation, "cedar": found.cedar}
     emit(output, data, f"// {found.digest}, record {found.generation}", found.cedar.rstrip("\n"))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mesh.core.errors import MeshError, Reason
+from mesh.identity.private_files import read_file
 from mesh.sdk.requests import MAX_PAYLOAD_BYTES
 
 PromptArgument = Annotated[
@@ -19,10 +21,18 @@ def read_prompt(argument: str) -> str:
     """The text itself; raises REQUEST_INVALID or REQUEST_TOO_LARGE."""
     if argument != "-":
         return argument
-    data = sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1)
+    return _text(sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1), "standard input")
+
+
+def read_text(file: Path) -> str:
+    """The text in a file; raises NOT_FOUND, CONFIG_INVALID, REQUEST_INVALID or REQUEST_TOO_LARGE."""
+    return _text(read_file(file, limit=MAX_PAYLOAD_BYTES + 1), file.name)
+
+
+def _text(data: bytes, source: str) -> str:
     if len(data) > MAX_PAYLOAD_BYTES:
         raise MeshError(Reason.REQUEST_TOO_LARGE, f"expected at most {MAX_PAYLOAD_BYTES} bytes of text")
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise MeshError(Reason.REQUEST_INVALID, "expected UTF-8 text on standard input") from None
+        raise MeshError(Reason.REQUEST_INVALID, f"{source}: expected UTF-8 text") from None

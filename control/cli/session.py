@@ -18,6 +18,8 @@ from typing import Annotated, Any, TypeVar
 import grpc
 import typer
 
+from control.cli.output import Output, progress
+from mesh.client import MeshClient
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 from mesh.identity.names import dns_name_of
@@ -100,6 +102,15 @@ async def open_session(path: Path | None) -> AsyncIterator[Session]:
         await pool.aclose()
 
 
+@contextlib.asynccontextmanager
+async def open_client(path: Path | None) -> AsyncIterator[MeshClient]:
+    """The SDK's client of this profile, its certificate renewed if that is due."""
+    async with open_session(path):
+        pass
+    async with MeshClient.from_profile(require_profile(path), renew=False) as client:
+        yield client
+
+
 async def call(pending: Awaitable[_T]) -> _T:
     """Awaits a unary call with a deadline; raises MeshError."""
     try:
@@ -111,6 +122,7 @@ async def call(pending: Awaitable[_T]) -> _T:
         raise from_rpc_error(error) from None
 
 
-def act(work: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a command's coroutine."""
-    return asyncio.run(work)
+def act(work: Coroutine[Any, Any, _T], output: Output, what: str = "asking") -> _T:
+    """Runs a command's coroutine, and shows people that it is under way."""
+    with progress(what, output):
+        return asyncio.run(work)

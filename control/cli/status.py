@@ -14,7 +14,7 @@ def status(profile: ProfileOption = None, output: OutputOption = Output.TEXT) ->
         async with open_session(profile) as session:
             return await call(session.admin.GetStatus(admin_pb2.GetStatusRequest()))
 
-    found = act(work())
+    found = act(work(), output)
     emit(
         output,
         {

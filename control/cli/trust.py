@@ -57,9 +57,8 @@ def accept(
     bundle = load_bundle(read_file(file, limit=MAX_BUNDLE_BYTES))
     if fingerprint is not None and fingerprint not in fingerprints(bundle):
         raise MeshError(Reason.BUNDLE_INVALID, "no root of the bundle has the fingerprint that was given")
-    bundles, generation = act(
-        _federate(profile, admin_pb2.FederateRequest(accept=codec.bundle_to_pb(bundle)))
-    )
+    request = admin_pb2.FederateRequest(accept=codec.bundle_to_pb(bundle))
+    bundles, generation = act(_federate(profile, request), output)
     emit(
         output,
         {"accepted": bundle_json(bundle), "generation": generation, "federated": _names(bundles)},
@@ -75,7 +74,7 @@ def drop(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Stop believing another authority."""
-    bundles, generation = act(_federate(profile, admin_pb2.FederateRequest(drop=trust_domain)))
+    bundles, generation = act(_federate(profile, admin_pb2.FederateRequest(drop=trust_domain)), output)
     emit(
         output,
         {"dropped": trust_domain, "generation": generation, "federated": _names(bundles)},
