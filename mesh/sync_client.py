@@ -29,6 +29,7 @@ class SyncMeshClient:
         self._client = client
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mesh-client", daemon=True)
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_profile(cls, directory: Path | str, **options: Any) -> SyncMeshClient:
@@ -122,7 +123,10 @@ class SyncMeshClient:
             while (event := self._run(_next(stream))) is not None:
                 yield event
         finally:
-            if self._thread.is_alive():
+            if threading.current_thread() is self._thread:
+                # Garbage collected in the loop's own thread, which must not wait for itself.
+                self._closing.add(self._loop.create_task(stream.aclose()))
+            elif self._thread.is_alive():
                 self._run(stream.aclose())
 
     def _stop(self) -> None:

@@ -1,1 +1,1 @@
-"""What the control plane serves: Admin, Enrolment. Placement is mesh/rpc/placement_service.py, shared with nodes."""
+"""What the control plane serves: Admin and Enrolment. Placement is shared with nodes, in mesh/rpc."""

@@ -77,6 +77,13 @@ def chat(
         act(work(), Output.JSON)  # the progress is shown here, until text comes
 
 
+_TAKEN_OVER = {
+    Mode.FRESH: "served by",
+    Mode.RESUMED: "the text goes on from",
+    Mode.RESTARTED: "discard the text above, it begins anew on",
+}
+
+
 class _Show:
     """Prints events for people; what is said about the answer goes apart from the answer."""
 
@@ -95,11 +102,8 @@ class _Show:
             for part in decision_text(event.decision):
                 console().print(part)
         elif isinstance(event, events.FailedOver):
-            again = " Discard the text above." if event.mode is Mode.RESTARTED else ""
-            sys.stdout.write(
-                f"\n[{event.from_node.name} is lost ({event.reason.code}); "
-                f"{event.mode} on {event.to_node}.{again}]\n"
-            )
+            lost = f"{event.from_node.name} is lost ({event.reason.code})"
+            sys.stdout.write(f"\n[{lost}: {_TAKEN_OVER[event.mode]} {event.to_node}]\n")
         elif isinstance(event, events.Finished):
             sys.stdout.write("\n")
             if sys.stdout.isatty():

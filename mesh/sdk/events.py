@@ -43,7 +43,8 @@ class FailedOver:
     """Another node takes over.
 
     After Mode.RESUMED the text goes on where it stopped. After Mode.RESTARTED all text so far
-    (`discarded_tokens`, which may be 0) must be thrown away. Never to a node that is not permitted.
+    (`discarded_tokens`) must be thrown away. With Mode.FRESH no text had come yet. Never to a node that
+    is not permitted.
     """
 
     from_node: SpiffeId
