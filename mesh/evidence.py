@@ -9,6 +9,9 @@ Rules it keeps:
 - Entries hold metadata only: who asked, what kind of data for what purpose, which policies by digest said
   what, who was refused and why, what was sent where. Never a payload, nor a permit's bytes.
 
+Kinds of entry: "place" (where a request may go, or why nowhere), "serve" (whether this node lets it to its
+engine; outcome "served" or "refused" with a reason), "cut" (a served request that may not go on).
+
 Writers share fsyncs (group commit): while one batch is being written, the next one gathers. It does
 not know what decisions mean; mesh/core/placement.py makes them.
 """

@@ -110,7 +110,7 @@ class Reception:
     ) -> _T:
         """Lets `serve` have the payload that `read` finds in the request, or raises the refusal."""
         entry: dict[str, object] = {
-            "kind": "receive",
+            "kind": "serve",
             "id": self._new_id(),
             "at": self._clock(),
             "node": str(self.node),
@@ -160,7 +160,7 @@ class Reception:
             except MeshError as refusal:
                 await self._log.record({**entry, "outcome": "refused", "reason": refusal.reason.code})
                 raise
-            await self._log.record({**entry, "outcome": "admitted", "model_digest": asked.model.digest})
+            await self._log.record({**entry, "outcome": "served", "model_digest": asked.model.digest})
             return await serve(payload, Admitted(asked.decision.id, asked.model, call))
 
     def _identify(self, context: grpc.aio.ServicerContext[Any, Any], entry: dict[str, object]) -> Peer:

@@ -49,7 +49,7 @@ async def test_a_revoked_caller_is_cut_off_within_a_second(mesh: Mesh):
     goes_on.cancel()
     cuts = [entry for entry in node.entries if entry["kind"] == "cut"]
     assert [entry["reason"] for entry in cuts] == [Reason.IDENTITY_REVOKED.code]
-    assert cuts[0]["id"] in {entry["id"] for entry in node.entries if entry["kind"] == "receive"}
+    assert cuts[0]["id"] in {entry["id"] for entry in node.entries if entry["kind"] == "serve"}
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def us(mesh: Mesh) -> Node:
 
 
 def entry_of(node: Node) -> dict[str, Any]:
-    return next(entry for entry in reversed(node.entries) if entry["kind"] == "receive")
+    return next(entry for entry in reversed(node.entries) if entry["kind"] == "serve")
 
 
 def check_nothing_was_told(node: Node, written: io.StringIO, reason: Reason) -> None:

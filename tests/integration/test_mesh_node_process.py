@@ -30,7 +30,7 @@ async def test_it_serves_drains_and_goes(tmp_path: Path):
         node.process.send_signal(signal.SIGTERM)
         assert await node.ended() == 0
         kinds = [(entry["kind"], entry.get("outcome")) for entry in node.decisions]
-        assert kinds == [("place", None), ("receive", "admitted")]
+        assert kinds == [("place", None), ("serve", "served")]
         board = node.mesh["DE"].board
         await board.wait_for(lambda _: node.id not in board.statuses, 10)
         assert any("draining" in line["message"] for line in node.lines)
