@@ -43,7 +43,9 @@ async def test_killed_and_started_again_without_etcd_it_serves_its_own_i4(tmp_pa
     async with node_process(tmp_path) as node:
         clinic = node.mesh["DE"].caller("clinic")
         saved = node.directory / "state" / "board" / "records.json"
-        await until(lambda: saved.exists() and all(kind in saved.read_text() for kind in ("nodes/", "policy")))
+        await until(
+            lambda: saved.exists() and all(kind in saved.read_text() for kind in ("nodes/", "policy"))
+        )
         node.process.kill()
         await node.ended()
         node.etcd.kill()
