@@ -303,8 +303,9 @@ class Board:
         """Signs a payload under the key's next generation, puts it on the board, and returns that.
 
         Raises RECORD_WRONG_SIGNER, STORE_UNAVAILABLE where its fate is unknown (publish again: it gets
-        a later generation), and STORE_CONFLICT where others keep writing or the lease is lost. What a
-        node says of itself is in force here even if the store is away (I4).
+        a later generation), and STORE_CONFLICT where somebody else has published under the key what was
+        not in force here (look again), or where the lease is lost. What a node says of itself is in force
+        here even if the store is away (I4).
         """
         return await self._publisher.publish(signer, key, payload, ttl_s, lease)
 

@@ -24,6 +24,10 @@ _ATTEMPTS = 8
 # saw more would refuse.
 _NUMBERED_BY_CLOCK = frozenset({RecordType.STATUS, RecordType.HEADS})
 
+# Whoever publishes these has the last word. Any other payload may be made from the one before it, such
+# as a revocation list: publishing it over a record that its maker has not seen would undo that one.
+_LAST_WORD_COUNTS = SIGNED_BY_NODE | {RecordType.HEADS}
+
 
 class KnownBoard(Protocol):
     """What a publisher needs of a board; see mesh/board.py."""
@@ -66,6 +70,7 @@ class Publisher:
         self, signer: Signer, key: RecordKey, payload: bytes, ttl_s: float, lease: Lease | None
     ) -> int:
         """See Board.publish."""
+        before = self._board.generation(key)
         known = self._board.board_revision(str(key))
         try:
             revision = known[0] if known else await self._read(key)
@@ -74,6 +79,8 @@ class Publisher:
                 self.announce(signer, key, payload, ttl_s)
             raise
         for _ in range(_ATTEMPTS):
+            if key.type not in _LAST_WORD_COUNTS and self._board.generation(key) != before:
+                break
             generation, envelope = self._sign(signer, key, payload, ttl_s)
             if key.type in SIGNED_BY_NODE:
                 self._board.adopt(key, envelope)
@@ -86,7 +93,7 @@ class Publisher:
                 continue
             self._board.take(Entry(str(key), envelope, revision))
             return generation
-        raise MeshError(Reason.STORE_CONFLICT, "somebody else keeps writing this key")
+        raise MeshError(Reason.STORE_CONFLICT, "somebody else has written this key: look again")
 
     def announce(self, signer: Signer, key: RecordKey, payload: bytes, ttl_s: float) -> None:
         """See Board.announce."""

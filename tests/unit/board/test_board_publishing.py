@@ -47,6 +47,9 @@ async def test_it_reads_first_where_it_has_not_listed_yet(
     key, payload = de.policy()
     memory.overwrite(str(key), de.seal(key, payload, 6))
     board = Board(MemoryStore(memory), DE, de.authority.bundle, clock)
+    with pytest.raises(MeshError) as refused:
+        await board.publish(de.signer, key, payload, DAY_S)
+    assert refused.value.reason is Reason.STORE_CONFLICT, "whoever made the payload had not seen 6"
     assert await board.publish(de.signer, key, payload, DAY_S) == 7
 
 
@@ -60,7 +63,7 @@ async def test_i5_garbage_under_a_key_neither_stops_its_owner_nor_decides_the_ge
     assert not board.refused
 
 
-async def test_two_writers_of_one_key_both_succeed_one_after_the_other(
+async def test_of_two_writers_one_loses_and_undoes_nothing(
     memory: MemoryBoard, de: Writer, clock: Clock
 ) -> None:
     bundle = de.authority.bundle
@@ -68,14 +71,40 @@ async def test_two_writers_of_one_key_both_succeed_one_after_the_other(
         running_board(MemoryStore(memory), bundle, clock) as one,
         running_board(MemoryStore(memory), bundle, clock) as two,
     ):
-        key, payload = de.policy()
+        results = await asyncio.gather(
+            one.publish(de.signer, *de.revocations(de.node("a")), DAY_S),
+            two.publish(de.signer, *de.revocations(de.node("b")), DAY_S),
+            return_exceptions=True,
+        )
+        lost = [result.reason for result in results if isinstance(result, MeshError)]
+        assert lost == [Reason.STORE_CONFLICT]
+        winner = de.node("ab"[results.index(1)])
+        for board in (one, two):
+            await board.wait_for(lambda s: s.is_revoked(winner), DEADLINE_S)
+            assert not board.refused
+        assert await two.publish(de.signer, *de.revocations(de.node("a"), de.node("b")), DAY_S) > 1
+
+
+async def test_what_a_node_says_of_itself_wins_over_what_is_stored(
+    memory: MemoryBoard, de: Writer, clock: Clock
+) -> None:
+    signer = de.node_signer("fra-1")
+    bundle = de.authority.bundle
+    async with (
+        running_board(MemoryStore(memory), bundle, clock) as one,
+        running_board(MemoryStore(memory), bundle, clock) as two,
+    ):
+        ports = range(1, 5)
         generations = await asyncio.gather(
-            *(board.publish(de.signer, key, payload, DAY_S) for board in (one, two, one, two))
+            *(
+                board.publish(signer, *de.record("fra-1", port), DAY_S)
+                for board, port in zip((one, two, one, two), ports, strict=True)
+            )
         )
         assert len(set(generations)) == 4
-        last = max(generations)
+        key = str(de.record("fra-1")[0])
         for board in (one, two):
-            await board.wait_for(lambda s: s.policies[DE].generation == last, DEADLINE_S)
+            await board.wait_for(lambda s: s.generations[key][0] == max(generations), DEADLINE_S)
             assert not board.refused
 
 
@@ -88,32 +117,40 @@ async def test_nobody_signs_for_another(board: Board, memory: MemoryBoard, de: W
 
 
 class LosesAnswers(MemoryStore):
-    """A store that does what it is asked and then fails to say so."""
+    """A store that never says whether it did what it was asked. `does` tells us."""
 
-    sent: list[bytes]
+    def __init__(self, *, does: bool) -> None:
+        super().__init__()
+        self.does = does
+        self.sent: list[bytes] = []
 
     async def put(
         self, key: str, value: bytes, *, expected_revision: int | None = None, lease: Lease | None = None
     ) -> int:
         self.sent.append(value)
-        await super().put(key, value, expected_revision=expected_revision, lease=lease)
+        if self.does:
+            await super().put(key, value, expected_revision=expected_revision, lease=lease)
         raise MeshError(Reason.STORE_UNAVAILABLE, "lost")
 
 
+@pytest.mark.parametrize("does", [True, False])
 async def test_i5_no_generation_is_signed_twice_when_an_attempts_fate_is_unknown(
-    de: Writer, clock: Clock
+    de: Writer, clock: Clock, does: bool
 ) -> None:
-    store = LosesAnswers()
-    store.sent = []
+    store = LosesAnswers(does=does)
     async with running_board(store, de.authority.bundle, clock) as board:
         for text in ("// one", "// two", "// three"):
             with pytest.raises(MeshError) as unknown:
                 await board.publish(de.signer, *de.policy(text), DAY_S)
             assert unknown.value.reason is Reason.STORE_UNAVAILABLE
+            if does:
+                # Whoever publishes next has to have seen it.
+                await board.wait_for(
+                    lambda s, text=text: DE in s.policies and s.policies[DE].cedar == text, DEADLINE_S
+                )
         bundles = {DE: de.authority.bundle}
         signed = [open_envelope(envelope, bundles, clock()).generation for envelope in store.sent]
-        assert signed == sorted(set(signed))
-        await board.wait_for(lambda s: s.policies[DE].generation == signed[-1], DEADLINE_S)
+        assert signed == [1, 2, 3]
 
 
 class AlwaysConflicts(MemoryStore):
