@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from mesh.core.errors import MeshError
 from mesh.core.types import SpiffeId
-from mesh.settings import Settings, load_settings
+from mesh.settings import LogSettings, PlacementSettings, Settings, load_settings
 from mesh.store.configured import Address, BoardSettings
 
 # Environment variables that override settings, for secrets.
@@ -59,13 +59,6 @@ class BootstrapSettings(Settings):
     policy: Path | None = None
 
 
-class LogSettings(Settings):
-    """What the daemon writes to standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = "auto"
-
-
 class ControlSettings(Settings):
     """The whole file."""
 
@@ -78,6 +71,7 @@ class ControlSettings(Settings):
     heads: HeadsSettings = HeadsSettings()
     certificates: CertificateSettings = CertificateSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
+    placement: PlacementSettings = PlacementSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("name")

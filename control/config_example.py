@@ -62,6 +62,10 @@ board:
 # bootstrap:
 #   policy: policy.cedar
 
+# How long the permits hold that it signs when it places requests. They must outlive the way to the node.
+# placement:
+#   permit_ttl_s: 60
+
 # log:
 #   level: info      # debug, info, warning, error
 #   format: auto     # auto: text on a terminal, else json

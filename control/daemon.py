@@ -1,7 +1,7 @@
 """`mesh-control --config FILE`: one control plane, from its configuration file. Wiring only.
 
-SIGTERM and SIGINT end it in order; a second one at once. Logs go to standard error, as JSON where that
-is not a terminal.
+SIGTERM and SIGINT end it in order; a second one at once. SIGHUP renews its certificate now. Logs go to
+standard error, as JSON where that is not a terminal.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ async def serve(settings: ControlSettings) -> None:
         loop.add_signal_handler(number, stop)
     try:
         await plane.start()
+        loop.add_signal_handler(signal.SIGHUP, plane.source.request_renewal)
         asked = asyncio.create_task(stopping.wait())
         ends: set[asyncio.Future[Any]] = {asked, plane.failed}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -101,6 +102,7 @@ def parts_of(settings: ControlSettings) -> Parts:
         heads_interval_s=settings.heads.interval_s,
         heads_max_age_s=settings.heads.max_age_s,
         certificate_ttl_s=settings.certificates.ttl_hours * 3600,
+        permit_ttl_s=settings.placement.permit_ttl_s,
         first_policy=policy,
     )
 

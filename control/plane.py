@@ -25,6 +25,7 @@ from control.pending import PendingFacts
 from control.records import AuthorityRecords
 from mesh.board import Board
 from mesh.core.errors import MeshError, Reason
+from mesh.core.permits import PERMIT_TTL_S
 from mesh.core.placement import Placer
 from mesh.core.snapshot import Snapshot, TrustBundle
 from mesh.core.types import SpiffeId
@@ -77,6 +78,7 @@ class Parts:
     heads_interval_s: float = 5.0
     heads_max_age_s: float = 60.0
     certificate_ttl_s: float = MAX_TTL_S
+    permit_ttl_s: float = PERMIT_TTL_S
     first_policy: str = ""
 
 
@@ -182,7 +184,12 @@ class ControlPlane:
             longest_s=parts.certificate_ttl_s,
         )
         placing = placement_service.PlacementService(
-            self.board, self.source, Placer(), parts.decisions, clock=parts.clock, new_id=parts.new_id
+            self.board,
+            self.source,
+            Placer(permit_ttl_s=parts.permit_ttl_s),
+            parts.decisions,
+            clock=parts.clock,
+            new_id=parts.new_id,
         )
         for server in (self._server, self._door):
             server.add(admin_pb2_grpc.add_EnrolmentServicer_to_server, enroller, enrolment.SERVICE_NAME)

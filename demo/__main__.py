@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="end a mesh that was left up")
     parser.add_argument("--model", default="", help="a path or hub id of a real model; default: a tiny one")
     arguments = parser.parse_args()
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
     if arguments.stop:
         found = end_leftovers(STATE / "demo")
         console.print("  ended" if found else "  there was nothing to end")

@@ -14,6 +14,9 @@ from demo.processes import free_ports
 from mesh.core.types import SpiffeId, node_id
 from mesh.identity.names import dns_name_of
 
+# Short, so that one can be watched expiring.
+PERMIT_TTL_S = 10.0
+
 
 @dataclass(frozen=True)
 class DemoNode:
@@ -71,6 +74,7 @@ class DemoNode:
                     },
                     "board": board,
                     "engine": engine,
+                    "placement": {"permit_ttl_s": PERMIT_TTL_S},
                     "log": {"format": "json"},
                 }
             )

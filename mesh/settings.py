@@ -3,19 +3,21 @@
 A setting that is unknown, of the wrong type, out of bounds or at odds with another one is
 CONFIG_INVALID, and the message names it by its path ("board.endpoints"). Values are never repeated in
 messages: one of them may be a secret that went into the wrong line. Secrets may come from the
-environment instead of the file. Which settings exist is for node/config.py and control/config.py.
+environment instead of the file. Which settings exist is for node/config.py and control/config.py;
+the groups that both have are here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mesh.core.errors import MeshError, Reason
+from mesh.core.permits import MAX_TTL_S, PERMIT_TTL_S
 
 MAX_FILE_BYTES = 256 * 1024
 
@@ -24,6 +26,20 @@ class Settings(BaseModel):
     """Base of every group of settings: frozen, and nothing unknown in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class PlacementSettings(Settings):
+    """How a daemon that places requests does it."""
+
+    # How long its permits hold. Nodes refuse longer ones than MAX_TTL_S.
+    permit_ttl_s: Annotated[float, Field(ge=5, le=MAX_TTL_S)] = PERMIT_TTL_S
+
+
+class LogSettings(Settings):
+    """What a daemon writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
 
 
 _S = TypeVar("_S", bound=Settings)

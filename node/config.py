@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mesh.settings import Settings, load_settings
+from mesh.settings import LogSettings, PlacementSettings, Settings, load_settings
 from mesh.store.configured import Address, BoardSettings
 
 # Environment variables that override settings, for secrets.
@@ -101,13 +101,6 @@ class StatusSettings(Settings):
         return self
 
 
-class LogSettings(Settings):
-    """What the daemon writes to standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = "auto"
-
-
 class NodeSettings(Settings):
     """The whole file."""
 
@@ -119,6 +112,7 @@ class NodeSettings(Settings):
     engine: EngineSettings
     serving: ServingSettings = ServingSettings()
     status: StatusSettings = StatusSettings()
+    placement: PlacementSettings = PlacementSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ from mesh.ids import id_maker
 from mesh.rpc import placement_service
 from mesh.rpc.placement_service import PlacementService
 from mesh.rpc.server import MeshServer, ServerLimits
+from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
 from node.admission import Admission
 from node.api import inference
@@ -65,6 +66,7 @@ class NodeParts:
     renew: Renew | None = None
     serving: ServingSettings = field(default_factory=ServingSettings)
     status: StatusSettings = field(default_factory=StatusSettings)
+    placement: PlacementSettings = field(default_factory=PlacementSettings)
     clock: Callable[[], float] = time.time
 
 
@@ -79,7 +81,7 @@ class NodeRuntime:
         self.id = source.id
         self.engine = parts.engine
         self.new_id = id_maker(clock)
-        self.placer = Placer()
+        self.placer = Placer(permit_ttl_s=parts.placement.permit_ttl_s)
         self.live = LiveCalls()
         self.board = Board(
             parts.store,

@@ -8,15 +8,15 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.types import Action, RequestContext
 from sovereign.mesh.v1 import context_pb2
 
-_ACTIONS: Mapping[int, Action] = {
-    context_pb2.ACTION_INFER: Action.INFER,
-    context_pb2.ACTION_EMBED: Action.EMBED,
-    context_pb2.ACTION_SEARCH: Action.SEARCH,
-    context_pb2.ACTION_RELEASE: Action.RELEASE,
-    context_pb2.ACTION_TRANSIT: Action.TRANSIT,
-    context_pb2.ACTION_EGRESS: Action.EGRESS,
+_ACTIONS_PB: Mapping[Action, context_pb2.Action] = {
+    Action.INFER: context_pb2.ACTION_INFER,
+    Action.EMBED: context_pb2.ACTION_EMBED,
+    Action.SEARCH: context_pb2.ACTION_SEARCH,
+    Action.RELEASE: context_pb2.ACTION_RELEASE,
+    Action.TRANSIT: context_pb2.ACTION_TRANSIT,
+    Action.EGRESS: context_pb2.ACTION_EGRESS,
 }
-_ACTIONS_PB = {action: number for number, action in _ACTIONS.items()}
+_ACTIONS = {int(number): action for action, number in _ACTIONS_PB.items()}
 
 
 def context_from_pb(message: context_pb2.RequestContext) -> RequestContext:
@@ -54,4 +54,4 @@ def action_from_pb(number: int) -> Action:
 
 def action_to_pb(action: Action) -> context_pb2.Action:
     """Writes it."""
-    return context_pb2.Action.ValueType(_ACTIONS_PB[action])
+    return _ACTIONS_PB[action]

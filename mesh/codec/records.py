@@ -5,7 +5,7 @@ Functions named `*_from_payload` read the payload of a verified statement and ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mesh.codec.wire import MAX_ENDPOINTS, as_record, bounded, endpoint, parse
 from mesh.core.errors import MeshError, Reason
@@ -21,8 +21,11 @@ MAX_REVOCATIONS = 4096
 MAX_BUNDLES = 256
 MAX_HEADS = 4096
 
-_TASKS = {records_pb2.MODEL_TASK_GENERATE: Task.GENERATE, records_pb2.MODEL_TASK_EMBED: Task.EMBED}
-_TASKS_PB = {task: number for number, task in _TASKS.items()}
+_TASKS_PB: Mapping[Task, records_pb2.ModelTask] = {
+    Task.GENERATE: records_pb2.MODEL_TASK_GENERATE,
+    Task.EMBED: records_pb2.MODEL_TASK_EMBED,
+}
+_TASKS = {int(number): task for task, number in _TASKS_PB.items()}
 
 
 def policy_from_payload(payload: bytes) -> str:
@@ -91,7 +94,7 @@ def model_to_pb(model: Model) -> records_pb2.Model:
         name=model.name,
         digest=model.digest,
         context_tokens=model.context_tokens,
-        tasks=[records_pb2.ModelTask.ValueType(_TASKS_PB[t]) for t in sorted(model.tasks)],
+        tasks=[_TASKS_PB[t] for t in sorted(model.tasks)],
     )
 
 

@@ -59,9 +59,12 @@ _Outcome = tuple[list[tuple[float, str, Feasible]], list[Refused]]
 class Placer:
     """Decides, and remembers what it can: one per process."""
 
-    def __init__(self, engine: PolicyEngine | None = None, window: int = WINDOW) -> None:
+    def __init__(
+        self, engine: PolicyEngine | None = None, window: int = WINDOW, permit_ttl_s: float = PERMIT_TTL_S
+    ) -> None:
         self._engine = engine or PolicyEngine()
         self._window = window
+        self._permit_ttl_s = permit_ttl_s
         self._snapshot: Snapshot | None = None
         self._names_clients = False
         self._eligible: Bounded[tuple[object, ...], Eligible] = Bounded(QUESTIONS_REMEMBERED)
@@ -100,7 +103,7 @@ class Placer:
         )
         if ranked and reservations is not None and not explain:
             reservations.reserve(ranked[0].node, decision_id, now)
-        return _decision(snapshot, eligible, ranked, refused, placer, now, decision_id)
+        return self._decision(snapshot, eligible, ranked, refused, placer, now, decision_id)
 
     def judge_here(
         self,
@@ -124,7 +127,7 @@ class Placer:
         if node not in snapshot.candidates:
             unknown = Refused(node, Reason.NODE_UNKNOWN, "its authority has stated no facts about this node")
             nobody = Eligible((), (unknown,), 1, 1, {})
-            return _decision(snapshot, nobody, (), [], node, now, decision_id)
+            return self._decision(snapshot, nobody, (), [], node, now, decision_id)
         eligible = self._by_records(snapshot, question, now, only=node)
         ranked: tuple[Ranked, ...] = ()
         refused: list[Refused] = []
@@ -134,7 +137,7 @@ class Placer:
                 refused.append(Refused(node, Reason.RECORDS_STALE, stale, (), feasible.location))
             else:
                 ranked = (Ranked(node, 0.0, feasible.location, feasible.permitted_by),)
-        return _decision(snapshot, eligible, ranked, refused, node, now, decision_id)
+        return self._decision(snapshot, eligible, ranked, refused, node, now, decision_id)
 
     def _by_records(
         self, snapshot: Snapshot, question: Question, now: float, only: SpiffeId | None = None
@@ -179,6 +182,31 @@ class Placer:
             engine = self._engine
             self._names_clients = any(engine.names_clients(snapshot, td) for td in snapshot.policies)
         self._snapshot = snapshot
+
+    def _decision(
+        self,
+        snapshot: Snapshot,
+        eligible: Eligible,
+        ranked: tuple[Ranked, ...],
+        refused: list[Refused],
+        decided_by: SpiffeId,
+        now: float,
+        decision_id: str,
+    ) -> Decision:
+        """Refusals of the moment come first: they name the nodes that would otherwise qualify."""
+        return Decision(
+            id=decision_id,
+            permitted=bool(ranked),
+            ranked=ranked,
+            refused=(*refused, *eligible.refused)[:MAX_REFUSED] if refused else eligible.refused,
+            refused_total=len(refused) + eligible.refused_total,
+            considered=eligible.considered,
+            policy_digests=eligible.policy_digests,
+            snapshot_version=snapshot.version,
+            decided_at=now,
+            expires_at=now + self._permit_ttl_s,
+            decided_by=decided_by,
+        )
 
 
 def _check_caller(snapshot: Snapshot, principal: Principal, context: RequestContext) -> None:
@@ -226,7 +254,7 @@ def _look(
             and now - status.reported_at > snapshot.heads[node.trust_domain].max_age_s
         ):
             age = now - status.reported_at
-            problem = (Reason.NODE_NOT_READY, f"it last reported its status {age:.1f} s ago")
+            problem = (Reason.RECORDS_STALE, f"it last reported its status {age:.1f} s ago")
         else:
             # Empty reservations are false: then there is nothing to look up.
             reserved = reservations.count(node, now, status.reported_at) if reservations else 0
@@ -259,28 +287,3 @@ def _not_ready(status: NodeStatus | None) -> str:
     if status is None:
         return "it has reported no status"
     return "it is draining: it finishes what it has" if status.draining else "its engine is not ready"
-
-
-def _decision(
-    snapshot: Snapshot,
-    eligible: Eligible,
-    ranked: tuple[Ranked, ...],
-    refused: list[Refused],
-    decided_by: SpiffeId,
-    now: float,
-    decision_id: str,
-) -> Decision:
-    """Refusals of the moment come first: they name the nodes that would otherwise qualify."""
-    return Decision(
-        id=decision_id,
-        permitted=bool(ranked),
-        ranked=ranked,
-        refused=(*refused, *eligible.refused)[:MAX_REFUSED] if refused else eligible.refused,
-        refused_total=len(refused) + eligible.refused_total,
-        considered=eligible.considered,
-        policy_digests=eligible.policy_digests,
-        snapshot_version=snapshot.version,
-        decided_at=now,
-        expires_at=now + PERMIT_TTL_S,
-        decided_by=decided_by,
-    )

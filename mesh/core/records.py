@@ -116,7 +116,9 @@ def check_validity(not_before: float, not_after: float, now: float) -> None:
             f"valid only in {not_before - now:.0f} s: compare the clocks of signer and verifier",
         )
     if now >= not_after:
-        raise MeshError(Reason.RECORD_EXPIRED, f"expired {now - not_after:.0f} s ago: the signer must publish it anew")
+        raise MeshError(
+            Reason.RECORD_EXPIRED, f"expired {now - not_after:.0f} s ago: the signer must publish it anew"
+        )
 
 
 def check_place(statement: Statement, key: RecordKey) -> None:
@@ -138,6 +140,7 @@ def check_generation(seen: Mapping[str, tuple[int, str]], statement: Statement) 
         return False
     if statement.generation <= generation:
         raise MeshError(
-            Reason.RECORD_ROLLED_BACK, f"generation {statement.generation} does not follow {generation}, seen before"
+            Reason.RECORD_ROLLED_BACK,
+            f"generation {statement.generation} does not follow {generation}, seen before",
         )
     return True

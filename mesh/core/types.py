@@ -167,7 +167,8 @@ class RequestContext:
             raise MeshError(Reason.DATA_CLASS_MISSING, "name at least one data class")
         if not _TOKEN.fullmatch(self.purpose):
             raise MeshError(
-                Reason.CONTEXT_INVALID, 'purpose: expected 1 to 128 of a-z, 0-9, "-", "." and "/", such as care/triage'
+                Reason.CONTEXT_INVALID,
+                'purpose: expected 1 to 128 of a-z, 0-9, "-", "." and "/", such as care/triage',
             )
         if self.transfer_basis and not _TOKEN.fullmatch(self.transfer_basis):
             raise MeshError(Reason.CONTEXT_INVALID, "transfer basis: expected a word such as adequacy or scc")

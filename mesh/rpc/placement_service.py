@@ -16,7 +16,7 @@ import grpc
 from mesh import codec
 from mesh.core.decision import Decision
 from mesh.core.errors import MeshError, Reason
-from mesh.core.permits import MAX_PERMITS, PERMIT_TTL_S, Permit
+from mesh.core.permits import MAX_PERMITS, Permit
 from mesh.core.placement import Placer
 from mesh.core.records import RecordType
 from mesh.core.reservations import Reservations
@@ -123,7 +123,7 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
                 self._new_id(),
                 1,
                 decision.decided_at,
-                decision.decided_at + PERMIT_TTL_S,
+                decision.expires_at,
                 codec.permit_to_payload(permit),
             )
             served = candidate.record.serves(question.model, TASK_OF.get(question.action))

@@ -189,6 +189,9 @@ class Deliveries:
             endpoint = target.endpoints[-1]
             channel = self._channel(target, endpoint)
             await _connects(channel, min(left_s, CONNECT_TIMEOUT_S))  # if not, the call says why
+        # Meanwhile another call may have dropped the channel, or a renewal retired it: nothing is awaited
+        # between here and the call.
+        channel = self._channel(target, endpoint)
         began = False
         try:
             async with aclosing(attempt(target, channel, max_tokens, resume_text, left_s)) as answers:

@@ -67,7 +67,9 @@ def test_generated_code_is_what_the_protos_say(tmp_path: Path) -> None:
         [str(script), str(tmp_path)], check=True, capture_output=True, timeout=120,
         env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    generated = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.py*") if "__pycache__" not in p.parts)
+    generated = sorted(
+        p.relative_to(tmp_path) for p in tmp_path.rglob("*.py*") if "__pycache__" not in p.parts
+    )
     assert generated
     for relative in generated:
         assert (tmp_path / relative).read_bytes() == (ROOT / relative).read_bytes(), relative

@@ -239,7 +239,7 @@ def test_i4_an_old_status_does_not_count_across_a_border() -> None:
     old = idle(WORLD, reported_at=NOW - MAX_AGE_S - 1)
     decision = ask(snapshot_of(WORLD), statuses=old)
     assert places(decision) == ["berlin"]
-    assert set(reasons(decision).values()) == {Reason.NODE_NOT_READY}
+    assert set(reasons(decision).values()) == {Reason.RECORDS_STALE}
 
 
 def test_i4_a_node_of_no_country_is_refused_and_harms_nobody_else() -> None:
