@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +49,8 @@ class HostLink:
     """An open line to a host. Make one with `attach`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: HostState) -> None:
-        self._reader, self._writer, self._first = reader, writer, first
+        self._reader, self._writer = reader, writer
+        self._first: HostState | None = first
 
     @classmethod
     async def attach(cls, spec: EngineSpec, paths: HostPaths) -> HostLink:
@@ -84,12 +84,16 @@ class HostLink:
         writer.close()
         return None
 
-    async def states(self) -> AsyncIterator[HostState]:
-        """What the host says, from the present on; ends when the host is gone."""
-        yield self._first
-        with contextlib.suppress(OSError, ValueError):
-            while line := await self._reader.readline():
-                yield _state(json.loads(line))
+    async def next_state(self) -> HostState | None:
+        """What the host says: first how it is, then each change. None when it is gone."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        try:
+            line = await self._reader.readline()
+            return _state(json.loads(line)) if line else None
+        except (OSError, ValueError):
+            return None
 
     async def stop_host(self, deadline_s: float = 15.0) -> None:
         """Has the host end all its processes and itself, and waits for that."""

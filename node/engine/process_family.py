@@ -17,7 +17,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 _PR_SET_PDEATHSIG = 1
@@ -58,25 +58,45 @@ class Family:
     def end(
         self,
         *,
-        spare: int = 0,
+        spare: Collection[int] = (),
         deadline_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> list[int]:
-        """Kills all members but `spare`; returns those that would not die in time (usually none).
+        """Kills all members but those to `spare`; returns those that would not die in time (usually none).
 
         Repeats until a look finds none: one that was being born during the last look has the session
         of its parent and is found by the next.
         """
         end = clock() + deadline_s
         while True:
-            living = [pid for pid in self.members() if pid != spare]
+            living = [pid for pid in self.members() if pid not in spare]
             if not living or clock() > end:
                 return living
             for pid in living:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             pause(0.01)
+
+
+def start_guard(family: Family) -> int:
+    """Forks a process that ends the family when the caller, its leader, is gone; returns its id.
+
+    It hangs on a pipe whose other end only the caller holds. Call it before threads are started.
+    """
+    held, end = os.pipe()
+    guard = os.fork()
+    if guard != 0:
+        os.close(held)
+        return guard
+    try:
+        os.close(end)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.read(held, 1)
+        family.end(spare=(os.getpid(),))
+    finally:
+        os._exit(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ sees to it that nothing outlives it. It imports neither Ray nor vLLM: it starts 
   {"stop": true}. Without a gateway for `orphan_grace_s`, the host ends everything and itself.
 
 Every process is of the session that the host leads (process_family). Orphans come to the host,
-which is their reaper: whoever lost its parent here has lost its purpose, and is killed. The host's
-own death ends the cluster process through the kernel, and that one's end everything below it; a
-gateway that sees it happen, or starts later, makes sure.
+which is their reaper: whoever lost its parent here has lost its purpose, and is killed. Should the
+host itself be killed, a guard that it forked ends all the others, and a gateway that sees it happen,
+or starts later, makes sure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 
 from node.engine.host_paths import HostPaths, engine_environment, python_module
 from node.engine.no_network import isolate
-from node.engine.process_family import Family, adopt_orphans, children_of
+from node.engine.process_family import Family, adopt_orphans, children_of, start_guard
 from node.engine.spec import EngineSpec
 
 _LOG = logging.getLogger("node.engine.ray_host")
@@ -46,8 +46,11 @@ _REAP_S = 1.0
 class Host:
     """See the module."""
 
-    def __init__(self, spec: EngineSpec, paths: HostPaths, family: Family, *, isolated: bool) -> None:
+    def __init__(
+        self, spec: EngineSpec, paths: HostPaths, family: Family, guard: int, *, isolated: bool
+    ) -> None:
         self._spec, self._paths, self._family, self._isolated = spec, paths, family, isolated
+        self._lasting = (os.getpid(), guard)
         self._replicas: dict[str, dict[str, Any]] = {}
         self._was_ready = False
         self._error = ""
@@ -74,7 +77,7 @@ class Host:
                 task.cancel()
             server.close()
             # All this before the gateways' lines close: that is how they know that it is done.
-            self._family.end(spare=os.getpid())
+            self._family.end(spare=(os.getpid(),))
             deadline = time.monotonic() + _REAP_S
             while self._reap() and time.monotonic() < deadline:
                 time.sleep(0.005)  # noqa: ASYNC251 (nothing else is left to do)
@@ -96,7 +99,7 @@ class Host:
             started = asyncio.get_running_loop().time()
             await self._cluster_ended.wait()
             _LOG.warning("the cluster process ended; starting it again in %.0f s", wait_s)
-            self._family.end(spare=os.getpid())
+            self._family.end(spare=self._lasting)
             self._replicas.clear()
             self._tell()
             await asyncio.sleep(wait_s)
@@ -121,7 +124,7 @@ class Host:
         while True:
             await asyncio.sleep(0.5)
             for pid in children_of(os.getpid()):
-                if self._cluster is not None and pid != self._cluster.pid:
+                if self._cluster is not None and pid not in (self._cluster.pid, *self._lasting):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
@@ -194,14 +197,15 @@ def main() -> int:
         os.set_inheritable(lock.fileno(), False)
         before = paths.read_record()
         if before is not None:
-            before.end(spare=os.getpid())
+            before.end(spare=(os.getpid(),))
         family = Family.of(os.getpid())
         if family is None:
             raise SystemExit("start this process in a session of its own")
         paths.write_record(family)
         isolated = spec.isolate_network and Path(spec.model).exists() and isolate()
         adopt_orphans()
-        asyncio.run(_run(Host(spec, paths, family, isolated=isolated)))
+        guard = start_guard(family)
+        asyncio.run(_run(Host(spec, paths, family, guard, isolated=isolated)))
     return 0
 
 

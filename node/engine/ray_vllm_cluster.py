@@ -12,6 +12,7 @@ seconds of start on a small machine, and the last would run any program it is ha
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from node.engine.host_paths import HostPaths
-from node.engine.process_family import die_with_parent
+from node.engine.process_family import children_of, die_with_parent
 from node.engine.spec import EngineSpec
 
 APPLICATION = "engine"
@@ -61,6 +62,12 @@ def _start_ray(spec: EngineSpec, paths: HostPaths) -> None:
     )
 
 
+def _end_with_ray() -> None:
+    """Ray's own processes are children of this one. Without either there is nothing to heal."""
+    select.select([os.pidfd_open(child) for child in children_of(os.getpid())], [], [])
+    os._exit(1)
+
+
 def _watch() -> None:
     """Returns when Serve has given up on the deployment; raises when Ray is gone."""
     from ray import serve
@@ -85,6 +92,7 @@ def main() -> None:
     paths = HostPaths.of(Path(sys.argv[1]))
     spec = EngineSpec.from_json(paths.spec.read_text())
     _start_ray(spec, paths)
+    threading.Thread(target=_end_with_ray, daemon=True).start()
 
     from ray import serve
 

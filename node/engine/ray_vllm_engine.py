@@ -84,7 +84,7 @@ async def start_server(
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         )
     )
-    engine_pb2_grpc.add_EngineServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    engine_pb2_grpc.add_EngineServicer_to_server(service, server)
     if spec.bench:
         add_direct_call(server, engine)
     server.add_insecure_port(f"unix:{socket}")

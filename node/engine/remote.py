@@ -121,7 +121,7 @@ class RemoteEngine:
         while True:
             self._link = await HostLink.attach(self._spec, self._paths)
             try:
-                async for said in self._link.states():
+                while (said := await self._link.next_state()) is not None:
                     self._apply(said)
             finally:
                 if self.state is not EngineState.STOPPED:  # aclose still has a word for the host

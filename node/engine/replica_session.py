@@ -93,7 +93,7 @@ class ReplicaSession:
             ("grpc.use_local_subchannel_pool", 1),  # a new replica may have the address of an old one
         )
         self._channel = grpc.aio.insecure_channel(f"unix:{replica.socket}", options=options)
-        self._stub = engine_pb2_grpc.EngineStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = engine_pb2_grpc.EngineStub(self._channel)
         self._reader = asyncio.ensure_future(self._read())
 
     @property
