@@ -10,9 +10,7 @@ charges the node's process (utime + stime of all threads).
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import statistics
@@ -21,10 +19,10 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.report import Row, command, percentile
 from mesh.identity.source import SvidSource
 from node.engine.base import Message, Prompt, Sampling
 from node.engine.scripted import Script, ScriptedEngine
@@ -36,23 +34,6 @@ STREAMS = 16
 PER_TOKEN_S = 0.02
 ASKED = context(["special-category"])
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure; `reach` is what it should be, None where it is only stated."""
-
-    what: str
-    value: float
-    unit: str
-    reach: float | None = None
-    against: float | None = None
-
-    @property
-    def reached(self) -> str:
-        if self.reach is None:
-            return ""
-        return "yes" if self.value <= self.reach else "NO"
 
 
 def cpu_s(pid: int) -> float:
@@ -143,11 +124,11 @@ async def first_token_rows(node: NodeProcess, rounds: int) -> list[Row]:
         requests = [load.requests(1, size)[0] for size in sizes]
         through += (await at_once([lambda r=r: load.first_token_s(r) for r in requests]))[STREAMS:]
         bursts += await at_once([lambda r=r: load.first_token_s(r) for r in load.requests(STREAMS, 2)])
-    own = _quantile(direct, 0.5)
+    own = percentile(direct, 0.5)
     return [
-        Row("added time to first token, p50", 1e3 * (_quantile(through, 0.5) - own), "ms", 3.0, 1e3 * own),
-        Row("added time to first token, p99", 1e3 * (_quantile(through, 0.99) - own), "ms"),
-        Row("the same, 16 at the same instant, p50", 1e3 * (_quantile(bursts, 0.5) - own), "ms"),
+        Row("added time to first token, p50", 1e3 * (percentile(through, 0.5) - own), "ms", 3.0, 1e3 * own),
+        Row("added time to first token, p99", 1e3 * (percentile(through, 0.99) - own), "ms"),
+        Row("the same, 16 at the same instant, p50", 1e3 * (percentile(bursts, 0.5) - own), "ms"),
     ]
 
 
@@ -179,7 +160,7 @@ async def request_rows(node: NodeProcess, rounds: int) -> list[Row]:
         ),
         Row("requests/s of one node process, one caller process", statistics.median(rate), "1/s"),
         Row("node's CPU per placement", 1e3 * place_cost, "ms"),
-        Row("placement, one at a time, p50", 1e3 * _quantile(latency, 0.5), "ms"),
+        Row("placement, one at a time, p50", 1e3 * percentile(latency, 0.5), "ms"),
     ]
 
 
@@ -198,10 +179,6 @@ async def rest_rows(node: NodeProcess, seconds: float) -> list[Row]:
         Row("memory at rest (PSS)", pss, "MB"),
         Row("CPU at rest", 100 * share, "% of a core", 2),
     ]
-
-
-def _quantile(values: list[float], q: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
 
 
 async def measure(quick: bool) -> list[Row]:
@@ -225,20 +202,5 @@ async def measure(quick: bool) -> list[Row]:
     return [*first, *requests, *rest]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    arguments = parser.parse_args()
-    rows = asyncio.run(measure(arguments.quick))
-    for row in rows:
-        direct = f"direct {row.against:.3f}" if row.against is not None else ""
-        reach = f"reach {row.reach:g}" if row.reach is not None else ""
-        print(f"{row.what:52} {row.value:9.2f} {row.unit:12} {reach:10} {row.reached:4} {direct}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, lambda quick: asyncio.run(measure(quick))))

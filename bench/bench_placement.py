@@ -10,15 +10,13 @@ reservations are those of a busy mesh. Time is wall time of one thread; garbage 
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
+from bench.report import Row, command, percentile
 from mesh.core.placement import Placer, Reservations
 from mesh.core.policy import validate_policy
 from mesh.core.snapshot import Candidate, Heads, Snapshot
@@ -29,22 +27,6 @@ COUNTRIES = ("de", "fr", "us", "nl")
 POLICIES = 20
 ATTRIBUTE_SETS = 20
 SMALL, LARGE = 1_000, 10_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure; `reach` is what it should be at most, None where it is only stated."""
-
-    what: str
-    value: float
-    unit: str
-    reach: float | None = None
-
-    @property
-    def reached(self) -> str:
-        if self.reach is None:
-            return ""
-        return "yes" if self.value <= self.reach else "NO"
 
 
 def policies_of(country: str) -> str:
@@ -143,10 +125,6 @@ def confidential(purpose: str = "drafting") -> RequestContext:
     return RequestContext.of(["confidential"], purpose, transfer_basis="adequacy")
 
 
-def percentile(seconds: list[float], share: float) -> float:
-    return statistics.quantiles(seconds, n=1000, method="inclusive")[round(share * 1000) - 1]
-
-
 def interleaved(measured: list[Callable[[], float]], rounds: int) -> list[list[float]]:
     """Runs each in turn, `rounds` times."""
     taken: list[list[float]] = [[] for _ in measured]
@@ -203,19 +181,5 @@ def measure(quick: bool) -> list[Row]:
     ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    arguments = parser.parse_args()
-    rows = measure(arguments.quick)
-    for row in rows:
-        reach = f"reach {row.reach:g}" if row.reach is not None else ""
-        print(f"{row.what:52} {row.value:9.2f} {row.unit:12} {reach:10} {row.reached:4}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, measure))
