@@ -24,14 +24,15 @@ from types import MappingProxyType
 
 from mesh.board_audience import Audience
 from mesh.board_cache import HEADS, RECORDS, BoardCache, CachedBoard
-from mesh.codec import records as codec
-from mesh.core.assembly import DENIES_BY_PRESENCE, Held, Payload, RecordTable, StatusTable
+from mesh.codec.records import status_from_payload
+from mesh.core.assembly import DENIES_BY_PRESENCE, Held, RecordTable, StatusTable
 from mesh.core.errors import MeshError, Reason
-from mesh.core.records import CLOCK_TOLERANCE_S, ROOT, RecordKey, RecordType, Statement
+from mesh.core.records import CLOCK_TOLERANCE_S, ROOT, RecordKey, RecordType
 from mesh.core.snapshot import Snapshot, TrustBundle
 from mesh.core.types import NodeFacts, NodeStatus, SpiffeId
 from mesh.identity.signing import Signer, open_envelope
 from mesh.publisher import Publisher
+from mesh.record_payload import read_payload
 from mesh.store.base import Entry, Lease, RecordStore, WatchBatch, WatchKind
 
 _log = logging.getLogger(__name__)
@@ -194,6 +195,8 @@ class Board:
 
     def _put(self, entry: Entry) -> set[RecordType]:
         """Puts an entry in force or refuses it; which types of record that changed."""
+        if entry.revision < self._on_board.get(entry.key, (0, False))[0]:
+            return set()  # the watch lags behind what was published here
         try:
             key = RecordKey.parse(entry.key)
             changed = self._believe(key, entry.value, self._clock())
@@ -201,10 +204,7 @@ class Board:
             self._refuse(entry, error)
             return set()
         self._refused.pop(entry.key, None)
-        if (
-            key.trust_domain == self._trust_domain
-            and entry.revision >= self._on_board.get(entry.key, (0,))[0]
-        ):
+        if key.trust_domain == self._trust_domain:
             self._on_board[entry.key] = (entry.revision, True)
         return {key.type} if changed else set()
 
@@ -215,16 +215,16 @@ class Board:
             return False
         bundles = self._records.bundles
         if key.trust_domain not in bundles:
-            raise MeshError(Reason.RECORD_WRONG_SIGNER, "not a trust domain that this one federates with")
+            raise _NotFederated(Reason.RECORD_WRONG_SIGNER, "not of a trust domain that is federated here")
         statement = open_envelope(envelope, bundles, now)
         if key.type is RecordType.STATUS:
             if self._statuses.check(key, statement, self._records):
-                status = codec.status_from_payload(statement.payload, statement.not_before)
+                status = status_from_payload(statement.payload, statement.not_before)
                 self._statuses.accept(key, statement, status)
             return False
         if not self._records.check(key, statement):
             return False
-        self._records.accept(key, Held(statement, _decode(key, statement), envelope))
+        self._records.accept(key, Held(statement, read_payload(key, statement), envelope))
         self._follow_federation(bundles)
         if key.type is RecordType.REVOCATIONS and Reason.IDENTITY_REVOKED in self._refused.values():
             self._look_again = True
@@ -250,7 +250,9 @@ class Board:
         ):
             return
         self._refused[key] = error.reason
-        _log.warning("a record on the board is refused: %s, under %.80r", error, key)
+        # Others may share the board without being federated here: that is nothing to worry about.
+        level = logging.DEBUG if isinstance(error, _NotFederated) else logging.WARNING
+        _log.log(level, "a record on the board is refused: %s, under %.80r", error, key)
 
     def _delete(self, text: str) -> None:
         self._on_board.pop(text, None)
@@ -370,28 +372,9 @@ class Board:
         return CachedBoard(self._snapshot.version, self._clock(), seen, envelopes)
 
 
+class _NotFederated(MeshError):
+    """A record of a trust domain whose roots are not accepted here."""
+
+
 def _status_key(node: SpiffeId) -> str:
     return str(RecordKey(node.trust_domain, RecordType.STATUS, node.name))
-
-
-def _decode(key: RecordKey, statement: Statement) -> Payload:
-    try:
-        return _DECODERS[key.type](key, statement)
-    except (ValueError, TypeError, LookupError, RecursionError):
-        # Signed, but by an authority that need not be ours: it must not end our watch.
-        raise MeshError(Reason.RECORD_MALFORMED, "its payload cannot be read") from None
-
-
-_DECODERS: Mapping[RecordType, Callable[[RecordKey, Statement], Payload]] = {
-    RecordType.POLICY: lambda key, statement: codec.policy_from_payload(statement.payload),
-    RecordType.FACTS: lambda key, statement: codec.facts_from_payload(statement.payload),
-    RecordType.NODE: lambda key, statement: codec.node_record_from_payload(statement.payload),
-    RecordType.REVOCATIONS: lambda key, statement: codec.revocations_from_payload(
-        statement.payload, key.trust_domain
-    ),
-    RecordType.FEDERATION: lambda key, statement: codec.federation_from_payload(statement.payload),
-    RecordType.GROUPS: lambda key, statement: codec.groups_from_payload(statement.payload),
-    RecordType.HEADS: lambda key, statement: codec.heads_from_payload(
-        statement.payload, statement.not_before
-    ),
-}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mesh.board import _DECODERS, MAX_REFUSED, Board
+from mesh.board import MAX_REFUSED, Board
 from mesh.core.assembly import _PAYLOADS
 from mesh.core.errors import MeshError, Reason
 from mesh.core.records import MAX_ENVELOPE_BYTES, ROOT, RecordType
 from mesh.core.snapshot import Snapshot
+from mesh.record_payload import READERS
 from mesh.store.memory import MemoryBoard, MemoryStore
 from tests.support.boards import DAY_S, DE, FR, US, Clock, Writer
 from tests.support.identities import AuthorityForTests
@@ -393,4 +394,4 @@ def test_a_bundle_of_another_trust_domain_is_refused(de: Writer, clock: Clock) -
 
 def test_every_type_of_record_can_be_read() -> None:
     elsewhere = {RecordType.STATUS, RecordType.PERMIT}
-    assert set(_DECODERS) == set(_PAYLOADS) == set(RecordType) - elsewhere
+    assert set(READERS) == set(_PAYLOADS) == set(RecordType) - elsewhere

@@ -270,3 +270,17 @@ async def test_generations_are_told_for_every_key(board: Board, de: Writer) -> N
     held = board.held(key)
     assert held is not None
     assert held.payload == held.statement.payload[2:].decode()
+
+
+async def test_a_watch_that_lags_behind_what_was_published_here_is_no_attack(
+    board: Board, de: Writer
+) -> None:
+    heard: list[dict[str, Reason]] = []
+    board.subscribe(lambda _: heard.append(dict(board.refused)))
+    for number in range(20):
+        await board.publish(de.signer, *de.heads({"k": number + 1}), DAY_S)
+        await board.publish(de.signer, *de.policy(f"// {number}"), DAY_S)
+    await board.wait_for(lambda s: s.policies[DE].generation == 20, DEADLINE_S)
+    assert not any(heard)
+    assert board.board_revision(str(de.policy()[0])) is not None
+    assert not board.due(*de.policy("// 19"))
