@@ -42,7 +42,7 @@ MAX_REFUSED = 1_000
 _CHUNK = 64
 
 # Within a listing, what decides about the rest comes first.
-_FIRST = {RecordType.REVOCATIONS: 0, RecordType.FEDERATION: 1}
+_FIRST: Mapping[str, int] = {RecordType.REVOCATIONS: 0, RecordType.FEDERATION: 1}
 
 
 class Board:
@@ -75,10 +75,11 @@ class Board:
         self._publisher = Publisher(self, store, clock)
         self._look_again = False
         self._look_again_at = math.inf
+        self._swept_at = 0.0
         self._connected = False
         self._cache = BoardCache(cache_dir, self._memory) if cache_dir else None
         version = self._load(self._cache) if self._cache else 0
-        self._snapshot = self._records.snapshot(version + 1, clock())
+        self._snapshot = self._records.snapshot(version + 1)
 
     # --- what others see ---------------------------------------------------------------------------
 
@@ -185,13 +186,12 @@ class Board:
         if batch.kind is WatchKind.LISTING:
             # The own federation came first, so all of it has been judged by the federation of now.
             self._look_again = False
-        self._connected = True
-        self._settle(changed)
+        back, self._connected = not self._connected, True
+        self._settle(changed, sweep=back or batch.kind is WatchKind.LISTING)
 
     def _rank(self, entry: Entry) -> tuple[bool, int]:
-        parts = entry.key.removeprefix(ROOT).split("/")
-        kind = RecordType(parts[1]) if len(parts) > 1 and parts[1] in set(RecordType) else None
-        return parts[0] != self._trust_domain, _FIRST.get(kind, 2) if kind else 3
+        trust_domain, _, rest = entry.key.removeprefix(ROOT).partition("/")
+        return trust_domain != self._trust_domain, _FIRST.get(rest, 2)
 
     def _put(self, entry: Entry) -> set[RecordType]:
         """Puts an entry in force or refuses it; which types of record that changed."""
@@ -262,24 +262,32 @@ class Board:
             if key.type is RecordType.STATUS:
                 self._statuses.remove(key.node)
 
-    def _settle(self, changed: set[RecordType]) -> None:
+    def _settle(self, changed: set[RecordType], *, sweep: bool = False) -> None:
         """Makes what has changed visible, all at once."""
         before = self._records.bundles
         if self._records.expire(self._clock()):
             self._follow_federation(before)
             changed = {*RecordType}
-        # Without the store no node can renew its status, and that says nothing about the node.
-        self._statuses.sweep(self._clock() if self._connected else 0.0, self._records)
+        self._sweep(now=sweep or bool(changed - {RecordType.HEADS}))
         if changed:
             self._renew_snapshot(heads_only=changed == {RecordType.HEADS})
         self._audience.nudge(self._snapshot)
+
+    def _sweep(self, *, now: bool) -> None:
+        """Looks through all statuses: when records have changed, or else not more often than each second,
+        because statuses themselves change that often."""
+        time = self._clock()
+        if now or time - self._swept_at >= 1.0:
+            self._swept_at = time
+            # Without the store no node can renew its status, and that says nothing about the node.
+            self._statuses.sweep(time if self._connected else 0.0, self._records)
 
     def _renew_snapshot(self, *, heads_only: bool) -> None:
         version = self._snapshot.version + 1
         if heads_only:
             self._snapshot = self._records.with_heads(self._snapshot, version)
         else:
-            self._snapshot = self._records.snapshot(version, self._clock())
+            self._snapshot = self._records.snapshot(version)
         if self._cache:
             self._cache.changed(HEADS if heads_only else RECORDS)
         self._audience.publish(self._snapshot)

@@ -91,6 +91,11 @@ class RecordTable:
         self._generations = Generations(seen)
         self._held: dict[RecordKey, Held] = {}
         self._expiries: list[tuple[float, str]] = []
+        # Kept along with every change: a large mesh must not be put together anew for a small one.
+        self._current: dict[str, tuple[int, str]] = {}
+        self._revocations: dict[str, Revocations] = {}
+        self._candidates: dict[SpiffeId, Candidate] = {}
+        self._shown: dict[SpiffeId, Candidate] | None = None
 
     @property
     def seen(self) -> Mapping[str, tuple[int, str]]:
@@ -114,9 +119,8 @@ class RecordTable:
 
     def is_revoked(self, identity: SpiffeId, serial: str) -> bool:
         """Whether its own authority has cut this identity or certificate off."""
-        held = self._held.get(RecordKey(identity.trust_domain, RecordType.REVOCATIONS))
-        revoked = held.payload if held else None
-        return isinstance(revoked, Revocations) and (identity in revoked.ids or serial in revoked.serials)
+        revoked = self._revocations.get(identity.trust_domain)
+        return revoked is not None and (identity in revoked.ids or serial in revoked.serials)
 
     def check(self, key: RecordKey, statement: Statement) -> bool:
         """Whether `accept` would change anything.
@@ -143,7 +147,7 @@ class RecordTable:
             return False
         _check_payload(key, held.payload)
         self._generations.note(held.statement)
-        self._held[key] = held
+        self._set(key, held)
         self._expect_expiry(held.statement)
         if key.type is RecordType.REVOCATIONS:
             self._end_revoked(key.trust_domain)
@@ -153,7 +157,7 @@ class RecordTable:
         """Ends every record of a trust domain that is no longer federated; whether there was one."""
         gone = [key for key in self._held if key.trust_domain == trust_domain]
         for key in gone:
-            del self._held[key]
+            self._set(key, None)
         return bool(gone)
 
     def expire(self, now: float) -> bool:
@@ -166,8 +170,9 @@ class RecordTable:
             if held is None or held.statement.not_after > now:
                 continue  # replaced since
             changed = True
+            self._current.pop(text, None)
             if key.type not in DENIES_BY_PRESENCE:
-                del self._held[key]
+                self._set(key, None)
         return changed
 
     @property
@@ -175,48 +180,55 @@ class RecordTable:
         """When `expire` is due next, Unix seconds; infinity if nothing expires."""
         return self._expiries[0][0] if self._expiries else float("inf")
 
-    def snapshot(self, version: int, now: float) -> Snapshot:
+    def snapshot(self, version: int) -> Snapshot:
         """Everything in force, immutable. A node is a candidate once facts and node record are there."""
-        facts: dict[SpiffeId, NodeFacts] = {}
-        records: dict[SpiffeId, NodeRecord] = {}
         policies: dict[str, PolicyDocument] = {}
-        revocations: dict[str, Revocations] = {}
         groups: dict[str, Groups] = {}
-        generations: dict[str, tuple[int, str]] = {}
-        for key, held in self._held.items():
-            statement, payload = held.statement, held.payload
-            if key.type is not RecordType.HEADS and statement.not_after > now:
-                generations[statement.key] = (statement.generation, statement.digest)
-            match payload:
-                case NodeFacts():
-                    facts[key.node] = payload
-                case NodeRecord():
-                    records[key.node] = payload
-                case str():
-                    policies[key.trust_domain] = _document(payload, statement.generation)
-                case Revocations():
-                    revocations[key.trust_domain] = payload
-                case Groups():
-                    groups[key.trust_domain] = payload
+        for trust_domain in self.bundles:
+            for kind in (RecordType.POLICY, RecordType.GROUPS):
+                held = self._held.get(RecordKey(trust_domain, kind))
+                match held.payload if held else None:
+                    case str() as cedar if held:
+                        policies[trust_domain] = _document(cedar, held.statement.generation)
+                    case Groups() as own_groups:
+                        groups[trust_domain] = own_groups
+        if self._shown is None:
+            self._shown = dict(self._candidates)
         return Snapshot(
             version=version,
             trust_domain=self._own.trust_domain,
             bundles=self.bundles,
             policies=policies,
-            candidates={
-                node: Candidate(node, facts[node], record)
-                for node, record in sorted(records.items())
-                if node in facts
-            },
-            revocations=revocations,
+            candidates=self._shown,
+            revocations=dict(self._revocations),
             heads=self._heads(),
             groups=groups,
-            generations=generations,
+            generations=dict(self._current),
         )
 
     def with_heads(self, snapshot: Snapshot, version: int) -> Snapshot:
         """The same snapshot with the heads of now: they change every few seconds, and nothing else does."""
         return replace(snapshot, version=version, heads=self._heads())
+
+    def _set(self, key: RecordKey, held: Held | None) -> None:
+        if held is None:
+            del self._held[key]
+            self._current.pop(str(key), None)
+        else:
+            self._held[key] = held
+            if key.type is not RecordType.HEADS:
+                self._current[str(key)] = (held.statement.generation, held.statement.digest)
+        if key.type is RecordType.REVOCATIONS:
+            self._revocations.pop(key.trust_domain, None)
+            if held and isinstance(held.payload, Revocations):
+                self._revocations[key.trust_domain] = held.payload
+        if key.type in (RecordType.FACTS, RecordType.NODE):
+            self._shown = None
+            facts = self._held.get(RecordKey(key.trust_domain, RecordType.FACTS, key.name))
+            record = self._held.get(RecordKey(key.trust_domain, RecordType.NODE, key.name))
+            self._candidates.pop(key.node, None)
+            if facts and record:
+                self._candidates[key.node] = _candidate(key.node, facts.payload, record.payload)
 
     def _heads(self) -> dict[str, Heads]:
         found = ((name, self._held.get(RecordKey(name, RecordType.HEADS))) for name in self.bundles)
@@ -234,7 +246,7 @@ class RecordTable:
             if key.trust_domain != trust_domain or key.type in DENIES_BY_PRESENCE:
                 continue
             if self.is_revoked(held.statement.signer, held.statement.signer_serial):
-                del self._held[key]
+                self._set(key, None)
 
 
 _PAYLOADS: Mapping[RecordType, type] = {
@@ -254,6 +266,12 @@ def _check_payload(key: RecordKey, payload: Payload) -> None:
     if isinstance(payload, tuple) and any(bundle.trust_domain == key.trust_domain for bundle in payload):
         # Its own roots come from the machine's trust bundle and nowhere else (I5).
         raise MeshError(Reason.RECORD_MALFORMED, "a federation never names its own trust domain")
+
+
+def _candidate(node: SpiffeId, facts: Payload, record: Payload) -> Candidate:
+    if not isinstance(facts, NodeFacts) or not isinstance(record, NodeRecord):
+        raise TypeError("a candidate is made of facts and a node record")
+    return Candidate(node, facts, record)
 
 
 def _document(cedar: str, generation: int) -> PolicyDocument:

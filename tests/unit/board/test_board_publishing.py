@@ -278,7 +278,7 @@ async def test_a_watch_that_lags_behind_what_was_published_here_is_no_attack(
     heard: list[dict[str, Reason]] = []
     board.subscribe(lambda _: heard.append(dict(board.refused)))
     for number in range(20):
-        await board.publish(de.signer, *de.heads({"k": number + 1}), DAY_S)
+        await board.publish(de.signer, *de.heads({str(de.policy()[0]): number + 1}), DAY_S)
         await board.publish(de.signer, *de.policy(f"// {number}"), DAY_S)
     await board.wait_for(lambda s: s.policies[DE].generation == 20, DEADLINE_S)
     assert not any(heard)

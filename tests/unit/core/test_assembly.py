@@ -74,7 +74,7 @@ def test_each_type_finds_its_place_in_the_snapshot(table: RecordTable) -> None:
     put(table, key(RecordType.REVOCATIONS), revoked)
     put(table, key(RecordType.GROUPS), groups)
     put(table, key(RecordType.HEADS), heads)
-    snapshot = table.snapshot(7, NOW)
+    snapshot = table.snapshot(7)
     assert snapshot.version == 7
     assert snapshot.trust_domain == DE
     assert snapshot.bundles == {DE: OWN, FR: OTHER}
@@ -107,11 +107,11 @@ def test_a_payload_of_another_type_is_a_programming_error(table: RecordTable) ->
 def test_i5_what_is_refused_changes_nothing(table: RecordTable, statement: Statement, reason: Reason) -> None:
     put(table, POLICY, "one", 5)
     put(table, key(RecordType.REVOCATIONS), Revocations(serials=frozenset({"bad"})))
-    before, seen = table.snapshot(1, NOW), dict(table.seen)
+    before, seen = table.snapshot(1), dict(table.seen)
     with pytest.raises(MeshError) as refused:
         table.accept(POLICY, Held(statement, "two", b""))
     assert refused.value.reason is reason
-    assert table.snapshot(1, NOW) == before
+    assert table.snapshot(1) == before
     assert table.seen == seen
 
 
@@ -151,12 +151,12 @@ def test_i4_expiry_denies_for_every_type(table: RecordTable, kind: RecordType) -
         name = "a" if other in (RecordType.FACTS, RecordType.NODE) else ""
         not_after = NOW + 10 if other is kind else NOW + 100
         put(table, key(other, name), payload, not_after=not_after)
-    before = table.snapshot(1, NOW)
+    before = table.snapshot(1)
     assert table.next_expiry == NOW + 10
     assert not table.expire(NOW + 9)
     assert table.expire(NOW + 10)
     assert not table.expire(NOW + 11)
-    after = table.snapshot(2, NOW + 11)
+    after = table.snapshot(2)
     denies_by_being_gone = {
         RecordType.POLICY: not after.policies,
         RecordType.FACTS: not after.candidates,
@@ -178,7 +178,7 @@ def test_what_was_renewed_in_time_does_not_expire(table: RecordTable) -> None:
     put(table, POLICY, "one", 1, not_after=NOW + 10)
     put(table, POLICY, "two", 2, not_after=NOW + 50)
     assert not table.expire(NOW + 11)
-    assert table.snapshot(1, NOW + 11).policies[DE].cedar == "two"
+    assert table.snapshot(1).policies[DE].cedar == "two"
 
 
 def test_heads_that_come_every_second_do_not_pile_up(table: RecordTable) -> None:
@@ -187,7 +187,7 @@ def test_heads_that_come_every_second_do_not_pile_up(table: RecordTable) -> None
         put(table, heads, Heads(NOW, 60, {}), generation, not_after=NOW + generation)
     assert len(table._expiries) < 2_000
     assert table.expire(NOW + 5_000)
-    assert not table.snapshot(1, NOW + 5_000).heads
+    assert not table.snapshot(1).heads
 
 
 def test_revoking_ends_what_was_signed_but_not_what_denies(table: RecordTable) -> None:
@@ -198,7 +198,7 @@ def test_revoking_ends_what_was_signed_but_not_what_denies(table: RecordTable) -
     put(table, key(RecordType.NODE, "a"), RECORD, serial="n1")
     revoked = Revocations(frozenset({SpiffeId(DE, "/node/a")}), frozenset({"old"}))
     put(table, key(RecordType.REVOCATIONS), revoked, 2, serial="new")
-    snapshot = table.snapshot(1, NOW)
+    snapshot = table.snapshot(1)
     assert not snapshot.policies
     assert not snapshot.candidates
     assert snapshot.groups
@@ -214,7 +214,7 @@ def test_an_authority_revokes_only_its_own(table: RecordTable) -> None:
     put(
         table, key(RecordType.REVOCATIONS, trust_domain=FR), Revocations(serials=frozenset({"1"})), serial="2"
     )
-    assert DE in table.snapshot(1, NOW).policies
+    assert DE in table.snapshot(1).policies
 
 
 def test_a_trust_domain_has_room_for_so_many_keys_and_no_more() -> None:
@@ -230,7 +230,7 @@ def test_a_trust_domain_has_room_for_so_many_keys_and_no_more() -> None:
 
 def test_new_heads_share_everything_else_with_the_snapshot_before(table: RecordTable) -> None:
     put(table, POLICY, "one")
-    before = table.snapshot(1, NOW)
+    before = table.snapshot(1)
     put(table, key(RecordType.HEADS), Heads(NOW, 60, {}))
     after = table.with_heads(before, 2)
     assert after.version == 2
