@@ -141,12 +141,14 @@ def offers_from_pb(targets: Iterable[placement_pb2.Target]) -> tuple[Offer, ...]
         raise MeshError(Reason.REQUEST_INVALID, error.message) from None
 
 
-def target_to_pb(candidate: Candidate, permit: bytes, model_digest: str) -> placement_pb2.Target:
-    """Writes one place to send to."""
+def target_to_pb(
+    candidate: Candidate, dns_name: str, permit: bytes, model_digest: str
+) -> placement_pb2.Target:
+    """Writes one place to send to. `dns_name` is the one that belongs to the node's SPIFFE id."""
     return placement_pb2.Target(
         node=str(candidate.id),
         endpoints=candidate.record.endpoints,
-        dns_name=candidate.facts.dns_name,
+        dns_name=dns_name,
         permit=envelope_from_bytes(permit),
         model_digest=model_digest,
     )

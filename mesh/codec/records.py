@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from mesh.codec.wire import MAX_ENDPOINTS, as_record, bounded, endpoint, parse
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
+from mesh.core.records import MAX_KEY_BYTES, ROOT
 from mesh.core.snapshot import Heads, Revocations, TrustBundle
 from mesh.core.types import Model, NodeFacts, NodeRecord, NodeStatus, SpiffeId, Task
 from sovereign.mesh.v1 import records_pb2
@@ -17,6 +18,7 @@ from sovereign.mesh.v1 import records_pb2
 MAX_POLICY_BYTES = 128 * 1024
 MAX_MODELS = 64
 MAX_COLLECTIONS = 256
+MAX_NAME_CHARS = 128
 MAX_REVOCATIONS = 4096
 MAX_BUNDLES = 256
 MAX_HEADS = 4096
@@ -98,12 +100,19 @@ def model_to_pb(model: Model) -> records_pb2.Model:
     )
 
 
+def _shown(text: str) -> str:
+    """A name that a foreign node gives and people are shown: short, and unable to drive a terminal."""
+    if len(text) > MAX_NAME_CHARS or not text.isprintable():
+        raise MeshError(Reason.RECORD_MALFORMED, f"name: expected at most {MAX_NAME_CHARS} printable characters")
+    return text
+
+
 def _node_record_from_pb(message: records_pb2.NodeRecord) -> NodeRecord:
     return NodeRecord(
         endpoints=tuple(endpoint(e) for e in bounded("endpoints", message.endpoints, MAX_ENDPOINTS, 1)),
         models=tuple(model_from_pb(m) for m in bounded("models", message.models, MAX_MODELS)),
-        collections=tuple(bounded("collections", message.collections, MAX_COLLECTIONS)),
-        software_version=message.software_version[:64],
+        collections=tuple(_shown(c) for c in bounded("collections", message.collections, MAX_COLLECTIONS)),
+        software_version=_shown(message.software_version[:64]),
     )
 
 
@@ -215,9 +224,18 @@ def groups_to_payload(groups: Groups) -> bytes:
     return records_pb2.GroupsRecord(json=groups.to_json()).SerializeToString()
 
 
-def heads_from_payload(payload: bytes, signed_at: float) -> Heads:
-    """Reads Heads; `signed_at` is the statement's not-before, Unix seconds."""
+def heads_from_payload(payload: bytes, signed_at: float, trust_domain: str) -> Heads:
+    """Reads Heads; `signed_at` is the statement's not-before, Unix seconds.
+
+    An authority speaks for its own keys only. Keys are quoted in refusals, once for every node that is
+    refused, so they are held to the form and length of keys.
+    """
     message = parse(records_pb2.Heads, payload)
+    own = f"{ROOT}{trust_domain}/"
+    if not all(len(k) <= MAX_KEY_BYTES and k.isascii() and k.isprintable() for k in message.generations):
+        raise MeshError(Reason.RECORD_MALFORMED, f"heads: expected keys of at most {MAX_KEY_BYTES} characters")
+    if not all(key.startswith(own) for key in message.generations):
+        raise MeshError(Reason.RECORD_MALFORMED, f"heads: expected keys of {trust_domain} only")
     if len(message.generations) > MAX_HEADS or not 0 < message.max_age_ms <= 30 * 86_400_000:
         raise MeshError(Reason.RECORD_MALFORMED, "heads: expected a maximum age of up to 30 days")
     return Heads(signed_at, message.max_age_ms / 1000, dict(message.generations))

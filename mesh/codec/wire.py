@@ -8,6 +8,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from mesh.core.errors import MeshError, Reason
+from mesh.core.targets import is_endpoint
 
 _M = TypeVar("_M", bound=Message)
 _T = TypeVar("_T")
@@ -40,10 +41,11 @@ def as_record(build: Callable[[], _T]) -> _T:
 
 
 def endpoint(text: str) -> str:
-    """Returns host:port unchanged; raises RECORD_MALFORMED."""
-    host, _, port = text.rpartition(":")
-    if not host or len(text) > 261 or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise MeshError(Reason.RECORD_MALFORMED, "endpoint: expected host:port")
-    if any(c.isspace() or not c.isprintable() or c in "/,@" for c in host):
+    """Returns host:port unchanged; raises RECORD_MALFORMED.
+
+    The rule is the one that callers hold targets to: a node that could advertise what callers refuse
+    would spoil every answer in which it is ranked.
+    """
+    if not is_endpoint(text):
         raise MeshError(Reason.RECORD_MALFORMED, "endpoint: expected host:port")
     return text

@@ -15,12 +15,22 @@ from mesh.core.types import SpiffeId
 
 MAX_RANKED = 8
 MAX_REFUSED = 1000
+# An authority's policy set may hold thousands of policies that all determine an answer; an answer names
+# a thousand nodes. What is said of one node is bounded, or the two multiply.
+MAX_NAMED_POLICIES = 16
+MAX_DETAIL_CHARS = 300
+
+
+def sentence(text: str) -> str:
+    """A detail as it may travel: one printable line, cut to its limit."""
+    line = "".join(char if char.isprintable() else " " for char in text[: MAX_DETAIL_CHARS + 1])
+    return line if len(line) <= MAX_DETAIL_CHARS else line[: MAX_DETAIL_CHARS - 1] + "…"
 
 
 class Ranked(NamedTuple):
     """A permitted node. `score` is its expected share of capacity in use: lower is better.
 
-    `permitted_by` are the @ids of the permits, of both authorities.
+    `permitted_by` are the @ids of the permits, of both authorities: the first 16 of each.
     """
 
     node: SpiffeId
@@ -30,7 +40,7 @@ class Ranked(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A refused node. `detail` is one sentence for people; `policies` are the @ids that forbade it."""
+    """A refused node. `detail` is one sentence for people; `policies` the first 16 @ids that forbade it."""
 
     node: SpiffeId
     reason: Reason

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mesh.core.decision import MAX_REFUSED, Refused
+from mesh.core.decision import MAX_REFUSED, Refused, sentence
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import may_sign
 from mesh.core.policy import PolicyEngine, Verdict
@@ -75,7 +75,7 @@ def filter_by_records(
     refusals: list[_Refusal] = []
 
     def refuse(stage: int, c: Candidate, reason: Reason, detail: str, policies: tuple[str, ...] = ()) -> None:
-        refusals.append(_Refusal(stage, Refused(c.id, reason, detail, policies, c.facts.location)))
+        refusals.append(_Refusal(stage, Refused(c.id, reason, sentence(detail), policies, c.facts.location)))
 
     task = TASK_OF.get(question.action)
     known_model = not question.model or any(c.record.serves(question.model, task) for c in everybody)

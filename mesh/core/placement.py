@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from mesh.core.bounded import Bounded
-from mesh.core.decision import MAX_RANKED, MAX_REFUSED, Decision, Ranked, Refused
+from mesh.core.decision import MAX_RANKED, MAX_REFUSED, Decision, Ranked, Refused, sentence
 from mesh.core.errors import MeshError, Reason
 from mesh.core.filters import Eligible, Feasible, Question, filter_by_records
 from mesh.core.permits import PERMIT_TTL_S
@@ -134,7 +134,7 @@ class Placer:
         for feasible in eligible.feasible:
             stale = _stale(snapshot, question, feasible, now, {})
             if stale:
-                refused.append(Refused(node, Reason.RECORDS_STALE, stale, (), feasible.location))
+                refused.append(Refused(node, Reason.RECORDS_STALE, sentence(stale), (), feasible.location))
             else:
                 ranked = (Ranked(node, 0.0, feasible.location, feasible.permitted_by),)
         return self._decision(snapshot, eligible, ranked, refused, node, now, decision_id)
@@ -263,7 +263,8 @@ def _look(
             if len(scored) == limit:
                 break
             continue
-        refused.append(Refused(node, *problem, (), candidate.location))
+        reason, detail = problem
+        refused.append(Refused(node, reason, sentence(detail), (), candidate.location))
     eligible.cursor = position
     return scored, refused
 

@@ -27,6 +27,7 @@ import cedarpy
 
 from mesh.core.bounded import Bounded
 from mesh.core.cedar_text import SCHEMA, PolicyText, read_policies
+from mesh.core.decision import MAX_NAMED_POLICIES
 from mesh.core.errors import MeshError
 from mesh.core.jurisdictions import COUNTRIES, Groups
 from mesh.core.snapshot import Snapshot
@@ -44,9 +45,9 @@ _NOTHING: frozenset[str] = frozenset()
 class Verdict:
     """One authority's answer about one node.
 
-    `policies` are the @ids that determined it: the permits if allowed, the forbids if forbidden, none
-    if nothing permitted it. `reason` is one sentence for people, "" if allowed. `missing` tells that
-    the authority has published no policies.
+    `policies` are the @ids that determined it, the first 16 of them: the permits if allowed, the forbids
+    if forbidden, none if nothing permitted it. `reason` is one sentence for people, "" if allowed.
+    `missing` tells that the authority has published no policies.
     """
 
     allowed: bool
@@ -231,11 +232,15 @@ def _verdict(text: PolicyText, question: _Question, results: Iterable[cedarpy.Au
             )
         if not result.allowed:
             if determining:
-                named = ", ".join(determining)
-                return Verdict(False, determining, f"{named} of {where.format('forbids')}")
+                named = ", ".join(determining[:MAX_NAMED_POLICIES])
+                more = f" and {len(determining) - MAX_NAMED_POLICIES} more"
+                named += more if len(determining) > MAX_NAMED_POLICIES else ""
+                return Verdict(
+                    False, determining[:MAX_NAMED_POLICIES], f"{named} of {where.format('forbids')}"
+                )
             return Verdict(False, (), f"no policy of {where.format('permits')}")
         permits.update(determining)
-    return Verdict(True, tuple(sorted(permits)))
+    return Verdict(True, tuple(sorted(permits)[:MAX_NAMED_POLICIES]))
 
 
 def _context(question: _Question, data_class: DataClass) -> str:

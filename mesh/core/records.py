@@ -56,7 +56,9 @@ class RecordKey:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if (self.type in PER_NODE) != bool(self.name) or self.type is RecordType.PERMIT:
+        # A name with a slash would make a key that cannot be read back.
+        nested = "/" in self.name
+        if nested or (self.type in PER_NODE) != bool(self.name) or self.type is RecordType.PERMIT:
             raise MeshError(Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<node>]")
         SpiffeId(self.trust_domain, f"/node/{self.name or 'x'}")  # validates both parts
 

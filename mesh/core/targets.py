@@ -89,7 +89,7 @@ def permitted_targets(decision: Decision, offers: Iterable[Offer]) -> tuple[Perm
             raise MeshError(Reason.REQUEST_INVALID, "expected one target for each node")
         if not offer.permit:
             raise MeshError(Reason.REQUEST_INVALID, "expected a permit with each target")
-        if not 1 <= len(offer.endpoints) <= MAX_ENDPOINTS or not all(map(_is_endpoint, offer.endpoints)):
+        if not 1 <= len(offer.endpoints) <= MAX_ENDPOINTS or not all(map(is_endpoint, offer.endpoints)):
             raise MeshError(Reason.REQUEST_INVALID, f"expected 1 to {MAX_ENDPOINTS} endpoints as host:port")
         if not _DNS_NAME.fullmatch(offer.dns_name):
             raise MeshError(Reason.REQUEST_INVALID, "expected the DNS name in the node's certificate")
@@ -97,6 +97,8 @@ def permitted_targets(decision: Decision, offers: Iterable[Offer]) -> tuple[Perm
     return tuple(sorted(found.values(), key=lambda target: rank[target.node]))
 
 
-def _is_endpoint(text: str) -> bool:
+def is_endpoint(text: str) -> bool:
+    """Whether the text is host:port, the host a name or an address (IPv6 in brackets) and nothing else:
+    no scheme that would make a channel go elsewhere, such as to a local socket."""
     match = _HOST_PORT.fullmatch(text)
     return match is not None and 1 <= int(match[1]) <= 65535

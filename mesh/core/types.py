@@ -302,8 +302,11 @@ class Model:
     tasks: frozenset[Task]
 
     def __post_init__(self) -> None:
-        if not self.name or len(self.name) > 128:
-            raise MeshError(Reason.RECORD_MALFORMED, "a model's name has 1 to 128 characters")
+        # A foreign node states it, and people are shown it: it must not be able to drive their terminal.
+        if not 1 <= len(self.name) <= 128 or not self.name.isprintable():
+            raise MeshError(Reason.RECORD_MALFORMED, "a model's name has 1 to 128 printable characters")
+        if not self.digest.isprintable():
+            raise MeshError(Reason.RECORD_MALFORMED, "model digest: expected sha256:<hex>")
 
 
 @dataclass(frozen=True, slots=True)

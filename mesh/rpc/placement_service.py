@@ -23,6 +23,7 @@ from mesh.core.reservations import Reservations
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import TASK_OF, Action, NodeStatus, Principal, RequestContext, SpiffeId
 from mesh.evidence import DecisionLog, context_entry, decision_entry
+from mesh.identity.names import dns_name_of
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import ADMIN, CLIENT, caller_of
 from sovereign.mesh.v1 import placement_pb2, placement_pb2_grpc
@@ -127,7 +128,10 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
                 codec.permit_to_payload(permit),
             )
             served = candidate.record.serves(question.model, TASK_OF.get(question.action))
-            targets.append(codec.target_to_pb(candidate, envelope, served.digest if served else ""))
+            # Not the name that its authority states: a wrong one would make callers refuse the whole
+            # answer, and so let one authority spoil the others' placements.
+            name = dns_name_of(candidate.id)
+            targets.append(codec.target_to_pb(candidate, name, envelope, served.digest if served else ""))
         return targets
 
 
