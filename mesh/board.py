@@ -213,6 +213,8 @@ class Board:
         held = self._records.get(key)
         if held is not None and held.envelope == envelope:
             return False
+        if key.type is RecordType.STATUS and self._statuses.holds(key, envelope):
+            return False
         bundles = self._records.bundles
         if key.trust_domain not in bundles:
             raise _NotFederated(Reason.RECORD_WRONG_SIGNER, "not of a trust domain that is federated here")
@@ -220,7 +222,7 @@ class Board:
         if key.type is RecordType.STATUS:
             if self._statuses.check(key, statement, self._records):
                 status = status_from_payload(statement.payload, statement.not_before)
-                self._statuses.accept(key, statement, status)
+                self._statuses.accept(key, statement, status, envelope)
             return False
         if not self._records.check(key, statement):
             return False

@@ -15,7 +15,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -99,17 +99,9 @@ class BoardCache:
         return False
 
     def _try(self, name: str, cached: CachedBoard) -> str:
-        document = {
-            "format": _FORMAT,
-            "version": cached.version,
-            "saved_at": cached.saved_at,
-            "seen": {key: list(value) for key, value in cached.seen.items()},
-            "envelopes": {key: base64.b64encode(e).decode() for key, e in cached.envelopes.items()},
-        }
-        data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
         try:
             make_private_directory(self._directory)
-            write_file(self._directory / name, data, replace=True)
+            write_file(self._directory / name, b"".join(_lines(cached)), replace=True)
         except OSError as error:
             return f"{name} cannot be written, the old one stays: {error.strerror}"
         return ""
@@ -128,15 +120,36 @@ class BoardCache:
         return CachedBoard()
 
 
+def _lines(cached: CachedBoard) -> Iterator[bytes]:
+    """One JSON line about the whole, and one for each key: encoding everything at once would keep the
+    interpreter from everybody else while it lasts."""
+    yield _line({"format": _FORMAT, "version": cached.version, "saved_at": cached.saved_at})
+    for key in sorted(cached.seen.keys() | cached.envelopes.keys()):
+        envelope = cached.envelopes.get(key)
+        encoded = base64.b64encode(envelope).decode() if envelope is not None else None
+        yield _line({"key": key, "seen": cached.seen.get(key), "envelope": encoded})
+
+
+def _line(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
 def _decode(data: bytes) -> CachedBoard:
-    document = json.loads(data)
-    if document["format"] != _FORMAT:
+    first, *rest = data.splitlines()
+    whole = json.loads(first)
+    if whole["format"] != _FORMAT:
         raise ValueError
-    seen = {str(key): (int(number), str(digest)) for key, (number, digest) in document["seen"].items()}
-    envelopes = {
-        str(key): base64.b64decode(text, validate=True) for key, text in document["envelopes"].items()
-    }
-    return CachedBoard(int(document["version"]), float(document["saved_at"]), seen, envelopes)
+    seen: dict[str, tuple[int, str]] = {}
+    envelopes: dict[str, bytes] = {}
+    for line in rest:
+        entry = json.loads(line)
+        key = str(entry["key"])
+        if entry["seen"] is not None:
+            generation, digest = entry["seen"]
+            seen[key] = (int(generation), str(digest))
+        if entry["envelope"] is not None:
+            envelopes[key] = base64.b64decode(entry["envelope"], validate=True)
+    return CachedBoard(int(whole["version"]), float(whole["saved_at"]), seen, envelopes)
 
 
 def _put_aside(path: Path) -> None:

@@ -284,6 +284,7 @@ class StatusTable:
     def __init__(self) -> None:
         self._generations = Generations()
         self._statements: dict[SpiffeId, Statement] = {}
+        self._envelopes: dict[SpiffeId, bytes] = {}
         self._current: dict[SpiffeId, NodeStatus] = {}
         self.current: Mapping[SpiffeId, NodeStatus] = MappingProxyType(self._current)
 
@@ -294,8 +295,13 @@ class StatusTable:
         records.check_signer(statement)
         return news or key.node not in self._statements
 
-    def accept(self, key: RecordKey, statement: Statement, status: NodeStatus) -> None:
+    def holds(self, key: RecordKey, envelope: bytes) -> bool:
+        """Whether this very envelope is what is held: a new listing brings most of them again."""
+        return self._envelopes.get(key.node) == envelope
+
+    def accept(self, key: RecordKey, statement: Statement, status: NodeStatus, envelope: bytes) -> None:
         """Takes a status that `check` passed."""
+        self._envelopes[key.node] = envelope
         self._generations.note(statement)
         self._statements[key.node] = statement
         self._current[key.node] = status
@@ -307,6 +313,7 @@ class StatusTable:
     def remove(self, node: SpiffeId) -> bool:
         """Forgets a node's status; whether there was one."""
         self._current.pop(node, None)
+        self._envelopes.pop(node, None)
         return self._statements.pop(node, None) is not None
 
     def keep(self, nodes: Collection[SpiffeId]) -> bool:

@@ -108,25 +108,28 @@ async def test_i5_a_tampered_file_is_believed_no_more_than_the_board(
 ) -> None:
     await filled(memory, de, fr, clock, directory)
     path = directory / board_cache.RECORDS
-    document = json.loads(path.read_text())
-    policies = str(de.policy()[0]), str(fr.policy()[0])
-    document["envelopes"][policies[0]] = document["envelopes"][policies[1]]
-    document["envelopes"]["no key"] = "eHg="
-    path.write_text(json.dumps(document))
+    whole, *lines = (json.loads(line) for line in path.read_text().splitlines())
+    entries = {line["key"]: line for line in lines}
+    entries[str(de.policy()[0])]["envelope"] = entries[str(fr.policy()[0])]["envelope"]
+    entries["no key"] = {"key": "no key", "seen": None, "envelope": "eHg="}
+    path.write_text("\n".join(json.dumps(line) for line in (whole, *entries.values())))
     board = restarted(de, clock, directory)
     assert set(board.snapshot.policies) == {FR}
 
 
+FIRST = b'{"format":1,"version":1,"saved_at":0}\n'
 DAMAGED = {
     "empty": b"",
     "cut": b"{",
     "list": b"[]",
     "bare": b'{"format":1}',
-    "newer": b'{"format":2}',
+    "newer": b'{"format":2,"version":1,"saved_at":0}',
     "binary": b"\xff\xfe",
     "deep": b"[" * 100_000,
-    "seen": b'{"format":1,"version":1,"saved_at":0,"seen":{"a":[1]},"envelopes":{}}',
-    "base64": b'{"format":1,"version":1,"saved_at":0,"seen":{},"envelopes":{"a":"*"}}',
+    "no key": FIRST + b"{}",
+    "seen": FIRST + b'{"key":"a","seen":[1],"envelope":null}',
+    "base64": FIRST + b'{"key":"a","seen":null,"envelope":"*"}',
+    "cut later": FIRST + b'{"key":"a","seen":null,"envel',
 }
 
 

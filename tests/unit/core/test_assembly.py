@@ -251,7 +251,9 @@ def test_statuses_are_taken_in_order_and_swept_when_their_ground_is_gone(table: 
     for name, where in nodes.items():
         statement = said(where, 3, not_after=NOW + (5 if name == "d" else 100))
         assert statuses.check(where, statement, table)
-        statuses.accept(where, statement, STATUS)
+        statuses.accept(where, statement, STATUS, name.encode())
+        assert statuses.holds(where, name.encode())
+        assert not statuses.holds(where, b"another")
         assert not statuses.check(where, statement, table)
         assert statuses.generation(where) == 3
     with pytest.raises(MeshError) as refused:
