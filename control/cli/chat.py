@@ -21,7 +21,7 @@ from control.cli.context_options import (
     context_of,
 )
 from control.cli.decision_view import decision_json, decision_text
-from control.cli.output import Output, OutputOption, console, emit_json, progress
+from control.cli.output import Output, OutputOption, console, emit_json, harmless, progress
 from control.cli.prompt import PromptArgument, read_prompt, read_text
 from control.cli.session import ProfileOption, act, open_client
 from mesh.core.failover import Mode
@@ -110,11 +110,6 @@ class _Show:
                 first = f", first token after {self._first:.2f} s" if self._first is not None else ""
                 summary = f"{event.node}, {event.completion_tokens} tokens, {event.reason}{first}"
                 console().print(summary, style="dim")
-
-
-def harmless(text: str) -> str:
-    """The text without control characters: a model must not be able to drive a terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def event_json(event: events.Event) -> dict[str, Any]:

@@ -63,6 +63,18 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, highlight=False, markup=False)
 
 
+def harmless(text: str) -> str:
+    """The text without control characters: what other machines say must not be able to drive a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
+def _shown(part: RenderableType) -> RenderableType:
+    """The same of whatever is printed. rich lets escape sequences in texts through."""
+    if isinstance(part, Text):
+        return Text(harmless(part.plain), style=part.style)
+    return harmless(part) if isinstance(part, str) else part
+
+
 def emit(output: Output, data: Mapping[str, Any], *text: RenderableType) -> None:
     """Prints the one form or the other. JSON is one line."""
     if output is Output.JSON:
@@ -70,7 +82,7 @@ def emit(output: Output, data: Mapping[str, Any], *text: RenderableType) -> None
         return
     target = console()
     for part in text:
-        target.print(part)
+        target.print(_shown(part))
 
 
 def emit_json(data: Mapping[str, Any]) -> None:
@@ -95,7 +107,7 @@ def report(error: MeshError, *, as_json: bool) -> int:
         line = json.dumps({"error": document}, ensure_ascii=False)
     else:
         hint = f" (try again in {error.retry_after_s:g} s)" if error.retry_after_s is not None else ""
-        line = " ".join(f"meshctl: {error.reason.code}: {error.message}{hint}".split())
+        line = harmless(" ".join(f"meshctl: {error.reason.code}: {error.message}{hint}".split()))
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
     return code
@@ -129,5 +141,5 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], titl
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        made.add_row(*(Text(harmless(cell)) if isinstance(cell, str) else _shown(cell) for cell in row))
     return made

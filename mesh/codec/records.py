@@ -103,7 +103,9 @@ def model_to_pb(model: Model) -> records_pb2.Model:
 def _shown(text: str) -> str:
     """A name that a foreign node gives and people are shown: short, and unable to drive a terminal."""
     if len(text) > MAX_NAME_CHARS or not text.isprintable():
-        raise MeshError(Reason.RECORD_MALFORMED, f"name: expected at most {MAX_NAME_CHARS} printable characters")
+        raise MeshError(
+            Reason.RECORD_MALFORMED, f"name: expected at most {MAX_NAME_CHARS} printable characters"
+        )
     return text
 
 
@@ -233,7 +235,9 @@ def heads_from_payload(payload: bytes, signed_at: float, trust_domain: str) -> H
     message = parse(records_pb2.Heads, payload)
     own = f"{ROOT}{trust_domain}/"
     if not all(len(k) <= MAX_KEY_BYTES and k.isascii() and k.isprintable() for k in message.generations):
-        raise MeshError(Reason.RECORD_MALFORMED, f"heads: expected keys of at most {MAX_KEY_BYTES} characters")
+        raise MeshError(
+            Reason.RECORD_MALFORMED, f"heads: expected keys of at most {MAX_KEY_BYTES} characters"
+        )
     if not all(key.startswith(own) for key in message.generations):
         raise MeshError(Reason.RECORD_MALFORMED, f"heads: expected keys of {trust_domain} only")
     if len(message.generations) > MAX_HEADS or not 0 < message.max_age_ms <= 30 * 86_400_000:

@@ -118,8 +118,9 @@ class TextFormatter(logging.Formatter):
         """The record as a line."""
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
         facts = "".join(f"  {key}={value}" for key, value in _fields(record).items())
-        text = record.getMessage().replace("\n", " ")
-        return f"{stamp} {record.levelname.lower():7} {text}{facts}"
+        line = f"{stamp} {record.levelname.lower():7} {record.getMessage()}{facts}"
+        # One event is one line, and what a peer said in it neither begins another nor drives a terminal.
+        return "".join(char if char.isprintable() else " " for char in line)
 
 
 def configure(level: str = "info", style: Format = "auto", stream: TextIO | None = None) -> logging.Handler:
@@ -156,6 +157,8 @@ def guard_loop(loop: asyncio.AbstractEventLoop) -> None:
     def handler(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         trouble = (type(error), error, error.__traceback__) if isinstance(error, BaseException) else None
-        log.error("%s", context.get("message", ""), exc_info=trouble)
+        # "Exception in callback f(...)" quotes the arguments, and those may be a payload.
+        what = str(context.get("message", "")).partition("(")[0]
+        log.error("%s", what, exc_info=trouble)
 
     loop.set_exception_handler(handler)

@@ -98,6 +98,30 @@ async def test_what_nobody_awaited_is_scrubbed_too(out: io.StringIO):
     assert lines(out)[-1]["failure"] == "ValueError"
 
 
+async def test_the_arguments_of_a_failed_callback_are_not_told(out: io.StringIO):
+    loop = asyncio.get_running_loop()
+    logs.guard_loop(loop)
+    failed = asyncio.Event()
+
+    def hand_over(text: str) -> None:
+        loop.call_soon(failed.set)
+        raise ValueError(text)
+
+    loop.call_soon(hand_over, SECRET)
+    await failed.wait()
+    assert SECRET not in out.getvalue()
+    assert lines(out)[-1]["failure"].startswith("ValueError at ")
+
+
+def test_what_a_peer_said_neither_begins_a_line_nor_drives_a_terminal(out: io.StringIO):
+    stream = io.StringIO()
+    logs.configure("info", "text", stream)
+    forged = "x\r\n12:00:00 info    forged \x1b[2J\x9b2J\u2028"
+    logging.getLogger("x").info("%s", forged, extra={"fields": {"node": forged, forged: 1}})
+    assert len(stream.getvalue().splitlines()) == 1
+    assert stream.getvalue().removesuffix("\n").isprintable()
+
+
 def test_people_get_text(out: io.StringIO):
     stream = io.StringIO()
     logs.configure("info", "text", stream)

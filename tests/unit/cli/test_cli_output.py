@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
-from control.cli.chat import event_json, harmless
+from control.cli.chat import event_json
 from control.cli.decision_view import decision_json, decision_text
 from control.cli.node_view import state_of
-from control.cli.output import exit_code_of, report, table
+from control.cli.output import Output, emit, exit_code_of, harmless, report, table
 from mesh.core.errors import MeshError, Reason
 from mesh.core.failover import Mode
 from mesh.core.placement import Decision, Ranked, Refused
@@ -112,3 +114,18 @@ def test_the_state_of_a_node_is_what_keeps_it_from_being_used():
     assert state_of(node) == "draining"
     node.facts.cordoned = True
     assert state_of(node) == "cordoned"
+
+
+CLEAR_SCREEN = "\x1b[2J\x1b]0;owned\x07"
+
+
+def test_no_text_of_another_machine_drives_the_terminal(capsys: pytest.CaptureFixture[str]):
+    """A foreign policy's comment, a node's model name, a placer's detail: all are shown to administrators."""
+    refusal = Refused(US, Reason.POLICY_SENDER_DENIES, CLEAR_SCREEN, (CLEAR_SCREEN,), "US")
+    hostile = dataclasses.replace(DECISION, refused=(refusal,), policy_digests={})
+    emit(Output.TEXT, {}, f"// {CLEAR_SCREEN}", table(("A",), [[CLEAR_SCREEN], [Text(CLEAR_SCREEN, "red")]]))
+    emit(Output.TEXT, {}, *decision_text(hostile), Text(CLEAR_SCREEN))
+    report(MeshError(Reason.NODE_LOST, CLEAR_SCREEN), as_json=False)
+    written = capsys.readouterr()
+    assert "owned" in written.out
+    assert not {"\x1b", "\x07"} & set(written.out + written.err)
