@@ -159,7 +159,7 @@ def first_problem(world: World, ask: Asked, node: Candidate) -> Reason | None:
     if status is None or not status.ready or status.draining:
         return Reason.NODE_NOT_READY
     if crosses and NOW - status.reported_at > MAX_AGE_S:
-        return Reason.NODE_NOT_READY
+        return Reason.RECORDS_STALE
     return None
 
 
