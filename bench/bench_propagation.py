@@ -11,17 +11,15 @@ Clocks are the machine's monotonic one, which its processes share.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import statistics
 import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.report import Row, command, percentile
 from control.heads import HeadsKeeper
 from mesh.board import Board
 from mesh.core.placement import Placer
@@ -41,22 +39,6 @@ QUESTION = RequestContext.of(["confidential"], "drafting", transfer_basis="adequ
 ADMITS = '@id("all") permit (principal, action, resource);\n// change {number}'
 WITHDRAWS = ADMITS + '\n@id("not-france") forbid (principal, action, resource in Jurisdiction::"FR");'
 DEADLINE_S = 30.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure; `reach` is what it should be at most, None where it is only stated."""
-
-    what: str
-    value: float
-    unit: str
-    reach: float | None = None
-
-    @property
-    def reached(self) -> str:
-        if self.reach is None:
-            return ""
-        return "yes" if self.value <= self.reach else "NO"
 
 
 def board_settings(endpoint: str, directory: Path) -> BoardSettings:
@@ -187,10 +169,6 @@ class Mesh:
         await process.wait()
 
 
-def percentile(values: list[float], share: float) -> float:
-    return statistics.quantiles(values, n=1000, method="inclusive")[round(share * 1000) - 1]
-
-
 async def measure(changes: int) -> list[Row]:
     """All rows; about a second for every 20 changes."""
     last: list[float] = []
@@ -221,21 +199,11 @@ async def measure(changes: int) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few changes: to see that it runs")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    parser.add_argument("--node", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.node:
-        asyncio.run(node(arguments.node[0], Path(arguments.node[1])))
+    """The benchmark, or one of its nodes."""
+    if sys.argv[1:2] == ["--node"]:
+        asyncio.run(node(sys.argv[2], Path(sys.argv[3])))
         return 0
-    rows = asyncio.run(measure(20 if arguments.quick else 500))
-    for row in rows:
-        reach = f"reach {row.reach:g}" if row.reach is not None else ""
-        print(f"{row.what:52} {row.value:9.2f} {row.unit:12} {reach:10} {row.reached:4}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return 0
+    return command(__doc__, lambda quick: asyncio.run(measure(20 if quick else 500)))
 
 
 if __name__ == "__main__":
