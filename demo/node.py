@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from demo.authority import Authority
-from demo.processes import free_ports
 from mesh.core.types import SpiffeId, node_id
 from mesh.identity.names import dns_name_of
+from mesh.store.etcd_server import free_ports
 
 # Short, so that one can be watched expiring.
 PERMIT_TTL_S = 10.0

@@ -12,7 +12,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -24,18 +23,6 @@ import psutil
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody uses just now; held open together so that no two are the same."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [found.getsockname()[1] for found in sockets]
-    finally:
-        for found in sockets:
-            found.close()
 
 
 @dataclass(frozen=True)
