@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from mesh import codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import Action
 from mesh.rpc.status import from_rpc_error
-from mesh.telemetry import logs
 from sovereign.mesh.v1 import context_pb2, inference_pb2
 from tests.support.mesh import Caller, Mesh, Node, context, mesh_of
 
@@ -24,20 +22,6 @@ PROMPT = "Patient Wilhelmine Zufallsname complains of photophobia"
 SECRETS = [word for word in PROMPT.split() if len(word) > 3]
 CLINICAL = context(["special-category"])
 PUBLIC = context(["public"])
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything that is logged, at the most talkative level, as a daemon would write it."""
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    stream = io.StringIO()
-    handler = logs.configure("debug", "json", stream)
-    yield stream
-    root.removeHandler(handler)
-    for old in before:
-        root.addHandler(old)
-    root.setLevel(level)
 
 
 @pytest.fixture

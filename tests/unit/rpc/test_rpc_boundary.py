@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -15,7 +14,6 @@ import pytest
 from mesh.core.errors import MeshError, Reason
 from mesh.rpc.server import MeshServer
 from mesh.rpc.status import from_rpc_error
-from mesh.telemetry import logs
 from sovereign.mesh.v1 import (
     inference_pb2,
     inference_pb2_grpc,
@@ -47,19 +45,6 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         """As a generator."""
         yield inference_pb2.CompleteResponse()
         raise MeshError(Reason.ENGINE_FAILED, "died")
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    stream = io.StringIO()
-    handler = logs.configure("debug", "json", stream)
-    yield stream
-    root.removeHandler(handler)
-    for old in before:
-        root.addHandler(old)
-    root.setLevel(level)
 
 
 @pytest.fixture
