@@ -9,4 +9,4 @@ import os
 # gRPC's own log would write between the lines of the story; daemons write theirs to files.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import mesh  # noqa: E402, F401  before grpc, which reads its TLS settings once: mesh/identity/tls13.py
+import mesh  # noqa: F401  before grpc, which reads its TLS settings once: mesh/identity/tls13.py
