@@ -3,7 +3,8 @@
 gRPC's own handling would send an exception's text to the caller and write it to the log, and texts may
 quote a payload (I1). Here an unexpected exception becomes INTERNAL with an incident number, and the log
 gets the number, the exception's type and its frames. A message that does not parse becomes
-REQUEST_INVALID. Handlers themselves just raise MeshError.
+REQUEST_INVALID. Handlers themselves just raise MeshError. Large answers that nobody reads are counted
+(unread.py).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from mesh.core.errors import MeshError, Reason
 from mesh.rpc.status import abort
+from mesh.rpc.unread import COUNTED_FROM_BYTES, UnreadAnswers
 from mesh.telemetry.logs import describe
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._wrapped: dict[str, Any] = {}
+        self._unread = UnreadAnswers()
 
     async def intercept_service(
         self,
@@ -71,7 +74,11 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _around_coroutine(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
         async def guarded(request: Any, context: _Context) -> Any:
             try:
-                return await inner(_well_formed(request), context)
+                if self._unread.total:
+                    self._unread.require_room(_caller_of(context))
+                answer = await inner(_well_formed(request), context)
+                self._count(answer, context)
+                return answer
             except grpc.aio.InternalError:  # the peer went away in the middle of a message
                 raise asyncio.CancelledError from None
             except (grpc.aio.BaseError, asyncio.CancelledError):
@@ -97,6 +104,16 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return guarded
 
+    def _count(self, answer: Any, context: _Context) -> None:
+        """Remembers a large answer until the call is over, which is when it was taken."""
+        size = answer.ByteSize() if isinstance(answer, Message) else 0
+        task = asyncio.current_task()
+        if size < COUNTED_FROM_BYTES or task is None:
+            return
+        caller = _caller_of(context)
+        self._unread.add(caller, size)
+        task.add_done_callback(lambda _: self._unread.remove(caller, size))
+
     def _public(self, method: str, error: Exception) -> MeshError:
         if isinstance(error, MeshError):
             return error
@@ -104,6 +121,12 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         _LOG.error("incident %s in %s: %s", incident, method, describe(error))
         message = f"an error inside the server; its log has incident {incident}"
         return MeshError(Reason.INTERNAL, message, {"incident": incident})
+
+
+def _caller_of(context: _Context) -> str:
+    """The SPIFFE id that the handshake proved, for keeping count; "" where there was no certificate."""
+    (found,) = tuple(context.auth_context().get("peer_spiffe_id", ()))[:1] or (b"",)
+    return bytes(found).decode("ascii", "replace")
 
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

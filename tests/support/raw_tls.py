@@ -16,6 +16,8 @@ from mesh.identity.svid import Svid
 X25519MLKEM768 = 0x11EC
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+# Room for no byte of any stream: SETTINGS_INITIAL_WINDOW_SIZE (4) is 0.
+NO_ROOM_SETTINGS = b"\0\0\6\4\0\0\0\0\0" + struct.pack(">HI", 4, 0)
 
 
 def context_of(directory: Path, svid: Svid | None, *, server: bool = False) -> ssl.SSLContext:
@@ -31,7 +33,12 @@ def context_of(directory: Path, svid: Svid | None, *, server: bool = False) -> s
     return context
 
 
-def connect(address: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+def connect(
+    address: str,
+    context: ssl.SSLContext,
+    session: ssl.SSLSession | None = None,
+    settings: bytes = EMPTY_SETTINGS,
+) -> ssl.SSLSocket:
     """Handshakes and waits for the server's first HTTP/2 frame; raises ssl.SSLError or OSError.
 
     With TLS 1.3 only that frame shows that the server accepted the client's certificate.
@@ -44,7 +51,7 @@ def connect(address: str, context: ssl.SSLContext, session: ssl.SSLSession | Non
         plain.close()
         raise
     try:
-        tls.sendall(PREFACE + EMPTY_SETTINGS)
+        tls.sendall(PREFACE + settings)
         if not tls.recv(9):
             raise ssl.SSLEOFError("closed before the first frame")
     except BaseException:
@@ -53,8 +60,11 @@ def connect(address: str, context: ssl.SSLContext, session: ssl.SSLSession | Non
     return tls
 
 
-def unary_request(path: str) -> bytes:
-    """HTTP/2 frames of a gRPC call with an empty message, its headers uncompressed."""
+def unary_request(path: str, message: bytes = b"", stream: int = 1) -> bytes:
+    """HTTP/2 frames of a gRPC call with a message of at most 16 KiB, its headers uncompressed.
+
+    Streams that a client opens on one connection have odd, rising numbers.
+    """
     fields = {
         ":method": "POST",
         ":scheme": "https",
@@ -66,12 +76,12 @@ def unary_request(path: str) -> bytes:
     block = b"".join(
         b"\0" + bytes([len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in fields.items()
     )
-    message = b"\0\0\0\0\0"
-    return _frame(1, 0x4, block) + _frame(0, 0x1, message)
+    body = b"\0" + struct.pack(">I", len(message)) + message
+    return _frame(1, 0x4, block, stream) + _frame(0, 0x1, body, stream)
 
 
-def _frame(kind: int, flags: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", 1) + payload
+def _frame(kind: int, flags: int, payload: bytes, stream: int) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
 class Tap:
