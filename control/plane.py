@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,7 @@ class ControlPlane:
             Placer(permit_ttl_s=parts.permit_ttl_s),
             parts.decisions,
             clock=parts.clock,
+            monotonic=time.monotonic,
             new_id=parts.new_id,
         )
         for server in (self._server, self._door):

@@ -152,7 +152,13 @@ class NodeRuntime:
         server.add(
             placement_pb2_grpc.add_PlacementServicer_to_server,
             PlacementService(
-                self.board, source, self.placer, parts.log, clock=parts.clock, new_id=self.new_id
+                self.board,
+                source,
+                self.placer,
+                parts.log,
+                clock=parts.clock,
+                monotonic=time.monotonic,
+                new_id=self.new_id,
             ),
             placement_service.SERVICE_NAME,
         )

@@ -8,7 +8,7 @@ foreign caller gets candidates of this authority only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import grpc
@@ -26,6 +26,7 @@ from mesh.evidence import DecisionLog, context_entry, decision_entry
 from mesh.identity.names import dns_name_of
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import ADMIN, CLIENT, caller_of
+from mesh.rpc.pace import Pace, asker_of
 from sovereign.mesh.v1 import placement_pb2, placement_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.Placement"
@@ -48,7 +49,7 @@ class View(Protocol):
 
 
 class PlacementService(placement_pb2_grpc.PlacementServicer):
-    """Answers callers of any accepted trust domain. `clock` is Unix seconds."""
+    """Answers callers of any accepted trust domain. `clock` is Unix seconds, `monotonic` times answers."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         log: DecisionLog,
         *,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self._view = view
@@ -65,7 +67,9 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         self._placer = placer
         self._log = log
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
+        self._pace = Pace()
         self._reservations = Reservations()
 
     async def Place(
@@ -77,6 +81,9 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         peer = caller_of(context, self._source.bundles, snapshot, now, (CLIENT, ADMIN))
         if peer.id.kind == ADMIN and peer.id.trust_domain != self._source.id.trust_domain:
             raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "administrators ask their own authority's placers")
+        asker, began = asker_of(peer.id, self._source.id.trust_domain), self._monotonic()
+        # Not recorded: nothing was decided, and a flood must not fill the disk that decisions need (I7).
+        self._pace.require(asker, began)
         asked = {"kind": "place", "at": now, "caller": str(peer.id), "serial": peer.serial}
         try:
             question = _read(request)
@@ -95,13 +102,33 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
                 explain=request.explain,
             )
         except MeshError as refusal:
+            self._spend(asker, began)
             await self._log.record({**asked, "refused": refusal.reason.code})
             raise
+        self._spend(asker, began)
         await self._log.record({**asked, **question.entry(), "decision": decision_entry(decision)})
-        response = placement_pb2.PlaceResponse(decision=codec.decision_to_pb(decision))
+        began = self._monotonic()
+        shown = self._shown_to(peer.id, decision)
+        response = placement_pb2.PlaceResponse(decision=codec.decision_to_pb(shown))
         if peer.id.kind == CLIENT:  # administrators ask in order to know, not to send
-            response.targets.extend(self._targets(snapshot, decision, peer.id, question))
+            response.targets.extend(self._targets(snapshot, shown, peer.id, question))
+        self._spend(asker, began)
         return response
+
+    def _spend(self, asker: str, began: float) -> None:
+        now = self._monotonic()
+        self._pace.spend(asker, now - began, now)
+
+    def _shown_to(self, caller: SpiffeId, decision: Decision) -> Decision:
+        """A foreign caller learns of the nodes of this authority and of its own; third parties' are not
+        this authority's to tell."""
+        home = self._source.id.trust_domain
+        if caller.trust_domain == home:
+            return decision
+        concerned = {caller.trust_domain, home}
+        refused = tuple(each for each in decision.refused if each.node.trust_domain in concerned)
+        digests = {td: digest for td, digest in decision.policy_digests.items() if td in concerned}
+        return replace(decision, refused=refused, policy_digests=digests)
 
     def _targets(
         self, snapshot: Snapshot, decision: Decision, caller: SpiffeId, question: _Question

@@ -12,6 +12,7 @@ from mesh import codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import MAX_PERMITS
 from mesh.identity.signing import open_envelope
+from mesh.rpc import pace
 from mesh.rpc.channels import ChannelPool
 from node.engine.scripted import Script
 from sovereign.mesh.v1 import inference_pb2, inference_pb2_grpc
@@ -77,7 +78,36 @@ async def test_a_foreign_caller_gets_this_authoritys_nodes_only(mesh: Mesh):
     placed = await visitor.place(PUBLIC, at=mesh["DE"].nodes["fra-1"])
     assert {ranked.node for ranked in placed.decision.ranked} <= {str(mesh["DE"].id("/node/fra-1"))}
     reasons = {refusal.node: refusal.reason for refusal in placed.decision.refused}
-    assert reasons[str(mesh["US"].id("/node/nyc-1"))] == Reason.PLACER_NOT_ENTITLED.code
+    assert reasons == {str(mesh["FR"].id("/node/par-1")): Reason.PLACER_NOT_ENTITLED.code}
+    # third parties' nodes and policies are not this authority's to tell, and are counted and recorded only
+    assert placed.decision.refused_total == 2
+    assert set(placed.decision.policy_digests) == {"de.mesh.example", "fr.mesh.example"}
+    told = placed.SerializeToString()
+    assert b"us.mesh.example" not in told
+    logged = mesh["DE"].nodes["fra-1"].entries[-1]["decision"]["refused"]
+    assert str(mesh["US"].id("/node/nyc-1")) in {each["node"] for each in logged}
+
+
+@pytest.mark.slow
+async def test_nobodys_questions_take_more_than_their_share(mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    """A caller that always asks something new cannot keep others waiting; a flood is not even recorded."""
+    monkeypatch.setattr(pace, "BURST_S", 0.0)
+    node, busy = mesh["DE"].nodes["fra-1"], mesh["DE"].caller("busy/desk-1")
+    await busy.place(PUBLIC)
+    monkeypatch.setattr(pace, "SHARE", 0.0001)  # from now on, next to nothing flows off
+    recorded = len(node.entries)
+    for same in (busy, mesh["DE"].caller("busy/desk-2")):
+        with pytest.raises(MeshError) as caught:
+            await same.place(PUBLIC)
+        assert caught.value.reason is Reason.OVERLOADED
+        assert caught.value.retry_after_s
+    assert len(node.entries) == recorded
+    assert (await mesh["DE"].caller("clinic").place(PUBLIC)).decision.permitted
+    # one share for all tenants of another authority
+    assert (await mesh["FR"].caller("firm-1").place(PUBLIC, at=node)).decision.permitted
+    with pytest.raises(MeshError) as caught:
+        await mesh["FR"].caller("firm-2").place(PUBLIC, at=node)
+    assert caught.value.reason is Reason.OVERLOADED
 
 
 @pytest.mark.slow
