@@ -18,6 +18,7 @@ from typing import Any
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import Model, Task
 from node.engine.host_paths import HostPaths, engine_environment, python_module
+from node.engine.process_family import Family
 from node.engine.spec import EngineSpec
 
 _LOOK_EVERY_S = 0.05
@@ -30,6 +31,7 @@ class ReplicaState:
     """A replica that serves: where, what, and how much at once."""
 
     name: str
+    pid: int
     socket: str
     capacity: int
     models: tuple[Model, ...]
@@ -56,14 +58,19 @@ class HostLink:
     async def attach(cls, spec: EngineSpec, paths: HostPaths) -> HostLink:
         """Adopts the host of `paths`, or starts one. Ends only with a line, or when cancelled."""
         spawned: asyncio.subprocess.Process | None = None
-        while True:
-            with contextlib.suppress(OSError, TimeoutError, ValueError):
-                link = await cls._connect(spec, paths)
-                if link is not None:
-                    return link
-            if spawned is None or spawned.returncode is not None:
-                spawned = await _spawn(spec, paths)
-            await asyncio.sleep(_LOOK_EVERY_S)
+        try:
+            while True:
+                with contextlib.suppress(OSError, TimeoutError, ValueError):
+                    link = await cls._connect(spec, paths)
+                    if link is not None:
+                        return link
+                if spawned is None or spawned.returncode is not None:
+                    spawned = await _spawn(spec, paths)
+                await asyncio.sleep(_LOOK_EVERY_S)
+        except asyncio.CancelledError:
+            if spawned is not None and (family := Family.of(spawned.pid)) is not None:
+                family.end()  # it has left no word of itself yet
+            raise
 
     @classmethod
     async def _connect(cls, spec: EngineSpec, paths: HostPaths) -> HostLink | None:
@@ -157,4 +164,6 @@ def _replica(said: dict[str, Any]) -> ReplicaState:
     )
     if not models:
         raise MeshError(Reason.CONFIG_INVALID, "a replica serves at least one model")
-    return ReplicaState(str(said["name"]), str(said["socket"]), int(said["capacity"]), models)
+    return ReplicaState(
+        str(said["name"]), int(said["pid"]), str(said["socket"]), int(said["capacity"]), models
+    )

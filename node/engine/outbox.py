@@ -1,8 +1,8 @@
-"""What a replica has to tell one gateway, gathered and merged until it is sent.
+"""What a replica has to tell a gateway: how often, gathered and merged until it is sent.
 
 Two rules keep the cost of a token small and memory bounded, whatever the reader does:
 
-- Everything that becomes ready within `coalesce_s` travels as one message; first tokens and endings
+- What becomes ready within `gap_s` of the last message waits for the next; first tokens and endings
   are urgent and take along what is there.
 - News of one generation that has not been sent yet is merged into one event. So a reader that stops
   costs at most one event per generation, of at most its max_tokens tokens.
@@ -17,11 +17,34 @@ import asyncio
 from sovereign.engine.v1 import engine_pb2
 
 
+class Beat:
+    """A beat that all generations of a replica share, so that their news travels together.
+
+    There is one as long as somebody waits for it; the first to wait starts it.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._next: asyncio.Event | None = None
+
+    async def wait(self) -> None:
+        """Until the next beat, at most `interval_s` from now."""
+        if self._next is None:
+            self._next = asyncio.Event()
+            asyncio.get_running_loop().call_later(self._interval_s, self._strike)
+        await self._next.wait()
+
+    def _strike(self) -> None:
+        if self._next is not None:
+            self._next.set()
+            self._next = None
+
+
 class Outbox:
     """Of one session; used from one event loop."""
 
-    def __init__(self, coalesce_s: float) -> None:
-        self._coalesce_s = coalesce_s
+    def __init__(self, gap_s: float) -> None:
+        self._gap_s = gap_s
         self._events: dict[int, engine_pb2.Event] = {}
         self._urgent = False
         self._sent_at = 0.0
@@ -63,7 +86,7 @@ class Outbox:
         return events
 
     def _due(self, now: float) -> bool:
-        return self._urgent or now >= self._sent_at + self._coalesce_s
+        return self._urgent or now >= self._sent_at + self._gap_s
 
     def _rouse(self) -> None:
         """Wakes the taker: after this turn of the loop if it is time, else when it will be."""
@@ -77,7 +100,7 @@ class Outbox:
             # Not at once: the other tokens of this step are delivered later in this very turn.
             loop.call_soon(self._wake_up)
         elif self._timer is None:
-            self._timer = loop.call_at(self._sent_at + self._coalesce_s, self._timer_fired)
+            self._timer = loop.call_at(self._sent_at + self._gap_s, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

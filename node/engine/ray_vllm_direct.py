@@ -1,7 +1,7 @@
 """The engine called directly, inside the replica: what bench/bench_engine.py compares with.
 
 Added only where the spec says `bench`. One call runs `streams` generations of `tokens` tokens each
-against AsyncLLM, with nothing of ours between, and says how long that took and what it cost.
+against AsyncLLM, `requests` times over, with nothing of ours between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METHOD = "/sovereign.engine.v1.Bench/Direct"
 
 
 def add_direct_call(server: Any, engine: Any) -> None:
-    """Registers METHOD: JSON in ({"streams", "tokens", "prompt"}), JSON out."""
+    """Registers METHOD: JSON in ({"streams", "requests", "tokens", "prompt"}), JSON out."""
     rounds = 0
 
     async def direct(request: bytes, context: Any) -> bytes:
@@ -29,17 +29,23 @@ def add_direct_call(server: Any, engine: Any) -> None:
         wanted = json.loads(request)
         tokenizer = engine.get_tokenizer()
 
+        parameters = SamplingParams(
+            max_tokens=wanted["tokens"],
+            temperature=0.0,
+            ignore_eos=True,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
         async def one(number: int) -> int:
-            parameters = SamplingParams(
-                max_tokens=wanted["tokens"],
-                temperature=0.0,
-                ignore_eos=True,
-                output_kind=RequestOutputKind.DELTA,
-            )
-            prompt = tokens_input(tokenizer.encode(f"{wanted['prompt']} {rounds} {number}"))
             count = 0
-            async for output in engine.generate(prompt, parameters, f"direct-{rounds}-{number}"):
-                count += len(output.outputs[0].token_ids)
+            for turn in range(wanted["requests"]):
+                # What anybody who calls vLLM has to do for a conversation.
+                messages = [{"role": "user", "content": f"{wanted['prompt']} {number} {turn}"}]
+                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                prompt = tokens_input(tokenizer.encode(text, add_special_tokens=False))
+                name = f"direct-{rounds}-{number}-{turn}"
+                async for output in engine.generate(prompt, parameters, name):
+                    count += len(output.outputs[0].token_ids)
             return count
 
         began, cpu = time.perf_counter(), time.process_time()

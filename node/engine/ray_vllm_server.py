@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from node.engine.host_paths import HostPaths
 from node.engine.process_family import children_of, die_with_parent
 from node.engine.spec import EngineSpec
@@ -95,7 +97,8 @@ def _second(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
     """The second process: never returns."""
     code = 1
     try:
-        asyncio.run(_serve(spec, paths, name, served))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(spec, paths, name, served))
     except BaseException as error:
         # Types only: a message may hold a prompt. What concerns the start is logged where it happens.
         _LOG.error("the engine ended: %s", type(error).__name__)
@@ -118,6 +121,8 @@ async def _serve(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> 
         raise
     for core in children_of(os.getpid()):
         asyncio.get_running_loop().add_reader(os.pidfd_open(core), ended.set)
+    gc.collect()
+    gc.freeze()  # a full collection over vLLM's objects stops every stream for half a second
     socket = paths.replica_socket(name)
     service, server = await start_server(engine, spec, paths, socket)
     try:

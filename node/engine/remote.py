@@ -15,7 +15,7 @@ from pathlib import Path
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import Model, Task
 from node.engine.base import EngineState, Piece, Prompt, Sampling
-from node.engine.host_link import HostLink, HostState, end_leftovers
+from node.engine.host_link import HostLink, HostState, ReplicaState, end_leftovers
 from node.engine.host_paths import HostPaths
 from node.engine.lifecycle import Lifecycle
 from node.engine.replica_session import ReplicaSession
@@ -58,6 +58,11 @@ class RemoteEngine:
         return sum(session.replica.capacity for session in self._sessions.values()) or self._spec.capacity
 
     @property
+    def replicas(self) -> tuple[ReplicaState, ...]:
+        """The replicas that are connected."""
+        return tuple(session.replica for session in self._sessions.values())
+
+    @property
     def failure(self) -> str:
         """Why the engine does not start, if it said so; for logs."""
         return "" if self._said is None else self._said.error
@@ -90,18 +95,28 @@ class RemoteEngine:
 
     async def aclose(self) -> None:
         """Stops the host and everything below it."""
-        self._life.move(EngineState.STOPPED)
-        link = self._link
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-        sessions = [self._sessions.pop(name) for name in list(self._sessions)]
-        await asyncio.gather(*(session.close() for session in sessions), *self._closings)
+        link = await self._end()
         if link is not None:
             await link.stop_host()
             link.close()
         if self._following is not None:
             await end_leftovers(self._paths)
+
+    async def leave(self) -> None:
+        """Ends this engine but not its host, which waits for another gateway to adopt it."""
+        link = await self._end()
+        if link is not None:
+            link.close()
+
+    async def _end(self) -> HostLink | None:
+        """Ends what is of this process; the line to the host is left to the caller."""
+        self._life.move(EngineState.STOPPED)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        sessions = [self._sessions.pop(name) for name in list(self._sessions)]
+        await asyncio.gather(*(session.close() for session in sessions), *self._closings)
+        return self._link
 
     def _session_for(self, model: str, task: Task) -> ReplicaSession:
         """The least busy replica. Raises ENGINE_UNAVAILABLE or MODEL_UNKNOWN."""

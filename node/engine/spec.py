@@ -46,9 +46,9 @@ class EngineSpec:
     embeddings: bool = True
     """Whether texts can be embedded (all-MiniLM-L6-v2)."""
     prefix_caching: bool = True
-    coalesce_s: float = 0.02
+    coalesce_s: float = 0.04
     """A replica sends no more often than this, first tokens and endings apart: a stream of 300
-    tokens/s need not cost 300 messages/s through every hop, and nobody sees 20 ms."""
+    tokens/s need not cost 300 messages/s through every hop, and nobody sees 40 ms."""
     stall_s: float = 120.0
     """An engine that owes tokens and brings none for so long is taken for dead."""
     orphan_grace_s: float = 30.0
