@@ -22,7 +22,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.policy import validate_policy
 from mesh.core.records import RecordKey, RecordType
 from mesh.core.snapshot import Revocations, TrustBundle
-from mesh.core.types import NodeFacts, SpiffeId
+from mesh.core.types import NodeFacts, SpiffeId, jurisdiction_of
 from mesh.identity.bundle import check_bundle
 
 RETRY_HINT_S = 5.0
@@ -114,9 +114,19 @@ class AuthorityRecords:
                 Reason.BUNDLE_INVALID, "expected another authority's bundle: the own one is no news"
             )
         check_bundle(bundle)
+        try:
+            country = jurisdiction_of(bundle.trust_domain)
+        except MeshError as error:
+            raise MeshError(Reason.BUNDLE_INVALID, f"the trust domain begins with: {error.message}") from None
 
         def payload() -> bytes:
             others = {b.trust_domain: b for b in self.federation}
+            # Policies speak of jurisdictions: a second authority of one would pass for the first.
+            beside = {*others, self._trust_domain} - {bundle.trust_domain}
+            if any(td.split(".", 1)[0].upper() == country for td in beside):
+                raise MeshError(
+                    Reason.BUNDLE_INVALID, f"another authority speaks for {country} already: drop that first"
+                )
             known = others.get(bundle.trust_domain)
             if known is not None and bundle.sequence < known.sequence:
                 raise MeshError(

@@ -38,6 +38,7 @@ from mesh.store.base import Entry, Lease, RecordStore, WatchBatch, WatchKind
 _log = logging.getLogger(__name__)
 
 MAX_REFUSED = 1_000
+MAX_WARNINGS = 100  # a minute
 # How many entries are verified before others on the event loop get their turn: about 10 ms.
 _CHUNK = 64
 
@@ -76,6 +77,7 @@ class Board:
         self._look_again = False
         self._look_again_at = math.inf
         self._swept_at = 0.0
+        self._warned = (0, 0)  # in which minute, how often
         self._connected = False
         self._cache = BoardCache(cache_dir, self._memory) if cache_dir else None
         version = self._load(self._cache) if self._cache else 0
@@ -197,11 +199,12 @@ class Board:
         """Puts an entry in force or refuses it; which types of record that changed."""
         if entry.revision < self._on_board.get(entry.key, (0, False))[0]:
             return set()  # the watch lags behind what was published here
+        key: RecordKey | None = None
         try:
             key = RecordKey.parse(entry.key)
             changed = self._believe(key, entry.value, self._clock())
         except MeshError as error:
-            self._refuse(entry, error)
+            self._refuse(entry, key, error)
             return set()
         self._refused.pop(entry.key, None)
         if key.trust_domain == self._trust_domain:
@@ -241,19 +244,23 @@ class Board:
                 self._records.drop(trust_domain)
                 self._look_again = True
 
-    def _refuse(self, entry: Entry, error: MeshError) -> None:
+    def _refuse(self, entry: Entry, named: RecordKey | None, error: MeshError) -> None:
         key = entry.key
-        if key.startswith(f"{ROOT}{self._trust_domain}/"):
+        full = key not in self._refused and len(self._refused) >= MAX_REFUSED
+        # The board may invent any number of keys; what lies in the place of something in force counts always.
+        if named and named.trust_domain == self._trust_domain and (not full or self._records.get(named)):
             self._on_board[key] = (entry.revision, False)
         if error.reason is Reason.RECORD_NOT_YET_VALID:
             self._look_again_at = min(self._look_again_at, self._clock() + CLOCK_TOLERANCE_S)
-        if self._refused.get(key) is error.reason or (
-            key not in self._refused and len(self._refused) >= MAX_REFUSED
-        ):
+        if full or self._refused.get(key) is error.reason:
             return
         self._refused[key] = error.reason
         # Others may share the board without being federated here: that is nothing to worry about.
-        level = logging.DEBUG if isinstance(error, _NotFederated) else logging.WARNING
+        worrying = not isinstance(error, _NotFederated)
+        minute = int(self._clock() // 60)
+        self._warned = (minute, self._warned[1] + worrying if self._warned[0] == minute else 0)
+        # A board that puts and removes garbage over and over must not fill the log.
+        level = logging.WARNING if worrying and self._warned[1] <= MAX_WARNINGS else logging.DEBUG
         _log.log(level, "a record on the board is refused: %s, under %.80r", error, key)
 
     def _delete(self, text: str) -> None:

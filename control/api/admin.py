@@ -175,7 +175,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             "update node", peer.id, peer.serial, node=request.node, facts=_facts_entry(change())
         ) as outcome:
             facts, generation = await self._records.state_facts(request.node, change)
-            outcome["generation"] = generation
+            # Another change may have come in between: the log says what was stated in the end.
+            outcome["generation"], outcome["facts"] = generation, _facts_entry(facts)
         return admin_pb2.UpdateNodeResponse(facts=codec.facts_to_pb(facts), generation=generation)
 
     # --- identities --------------------------------------------------------------------------------

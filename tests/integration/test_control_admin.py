@@ -15,6 +15,7 @@ from mesh.core.types import NodeFacts
 from mesh.identity.keys import make_key_and_csr
 from sovereign.mesh.v1 import admin_pb2, records_pb2
 from tests.support.control_calls import FACTS, POLICY, ControlCalls, control_calls, refusal
+from tests.support.identities import AuthorityForTests, root_certificate
 
 DEADLINE_S = 10.0
 
@@ -142,6 +143,8 @@ async def test_cordoning_keeps_the_facts_and_facts_keep_the_cordon(setup: Contro
     answer = await setup.admin().UpdateNode(admin_pb2.UpdateNodeRequest(node="fra-1", cordoned=False))
     assert not answer.facts.cordoned
     assert answer.generation == 4
+    done = [entry for entry in setup.control.actions.entries if entry["state"] == "done"]
+    assert done[-1]["facts"]["location"] == "FR"
 
 
 async def test_a_node_that_is_not_there_cannot_be_changed(setup: ControlCalls):
@@ -180,6 +183,30 @@ async def test_bad_bundles_change_nothing(setup: ControlCalls):
         assert error.reason is Reason.BUNDLE_INVALID
     error = await refusal(setup.admin().Federate(admin_pb2.FederateRequest()))
     assert error.reason is Reason.REQUEST_INVALID
+    assert setup.generation(RecordType.FEDERATION) == 0
+
+
+async def test_a_jurisdiction_has_one_authority(setup: ControlCalls, tmp_path: Path):
+    """Policies speak of jurisdictions: whoever founds a second "DE" elsewhere would pass for the first."""
+    await setup.admin().Federate(admin_pb2.FederateRequest(accept=codec.bundle_to_pb(setup.fr.bundle)))
+    before = setup.generation(RecordType.FEDERATION)
+    for name in ("de.shadow.example", "fr.shadow.example", "fr.de.mesh.example", "fr"):
+        shadow = AuthorityForTests(tmp_path / name, name)
+        error = await refusal(
+            setup.admin().Federate(admin_pb2.FederateRequest(accept=codec.bundle_to_pb(shadow.bundle)))
+        )
+        assert error.reason is Reason.BUNDLE_INVALID
+        assert "already" in error.message
+    assert setup.generation(RecordType.FEDERATION) == before
+    again = TrustBundle(setup.fr.trust_domain, setup.fr.bundle.roots, 2)
+    await setup.admin().Federate(admin_pb2.FederateRequest(accept=codec.bundle_to_pb(again)))
+
+
+async def test_a_trust_domain_begins_with_a_country(setup: ControlCalls):
+    root = root_certificate("mesh.example")
+    bundle = records_pb2.TrustBundle(trust_domain="mesh.example", roots=[root], sequence=1)
+    error = await refusal(setup.admin().Federate(admin_pb2.FederateRequest(accept=bundle)))
+    assert error.reason is Reason.BUNDLE_INVALID
     assert setup.generation(RecordType.FEDERATION) == 0
 
 
