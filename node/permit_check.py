@@ -58,7 +58,12 @@ class PermitCheck:
             statement = open_envelope(data, snapshot.bundles, now)
         except MeshError as error:
             reason = _REASONS.get(error.reason, Reason.PERMIT_MALFORMED)
-            raise MeshError(reason, f"the permit: {error.message}") from None
+            said = error.message
+            if reason is Reason.PERMIT_EXPIRED:  # what an expired record needs does not help here
+                said = (
+                    "it has expired: place anew; if that does not help, compare the clocks of placer and node"
+                )
+            raise MeshError(reason, f"the permit: {said}") from None
         if snapshot.is_revoked(statement.signer, statement.signer_serial):
             raise MeshError(Reason.PERMIT_WRONG_SIGNER, "the permit's signer has been revoked")
         return Presented(codec.permit_from_payload(statement.payload), statement)
