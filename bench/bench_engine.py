@@ -89,14 +89,13 @@ class Kind:
         return 1e6 * sum(self.cpu[name] for name in names) / self.tokens
 
 
-def direct_round(socket: str) -> Callable[[], Awaitable[int]]:
-    wanted = json.dumps(
-        {"streams": STREAMS, "requests": REQUESTS, "tokens": TOKENS, "prompt": PROMPT}
-    ).encode()
+def direct_round(socket: str, requests: int, tokens: int) -> Callable[[], Awaitable[int]]:
+    wanted = {"streams": STREAMS, "requests": requests, "tokens": tokens, "prompt": PROMPT}
+    body = json.dumps(wanted).encode()
 
     async def run() -> int:
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-            answer = await channel.unary_unary(METHOD, None, None)(wanted)
+            answer = await channel.unary_unary(METHOD, None, None)(body)
         return int(json.loads(answer)["tokens"])
 
     return run
