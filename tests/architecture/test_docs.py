@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import shlex
@@ -55,9 +56,14 @@ def commands(path: Path) -> Iterator[list[str]]:
             yield shlex.split(found)
 
 
+@functools.cache
+def meshctl() -> Any:
+    return typer.main.get_command(app)
+
+
 def resolve(arguments: list[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, and the rest."""
-    command: Any = typer.main.get_command(app)
+    command = meshctl()
     rest = list(arguments)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         assert rest[0] in command.commands, f"meshctl has no {' '.join(arguments)}"
@@ -128,7 +134,7 @@ def test_commands_in_sentences_exist(path: Path) -> None:
 
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text()
-    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+    for name in meshctl().commands:
         assert f"`{name}`" in text, name
 
 
