@@ -1,16 +1,20 @@
 """Admission: how many requests are served at once, how many may wait, and who is told to come back.
 
 Overload answers OVERLOADED with a hint instead of queueing for ever: the queue is bounded in length and
-in time. First come, first served. It decides in synchronous blocks and awaits only its own turn; it
-knows nothing of permits or engines.
+in time. Whoever is alone may use all of it. Among several askers a free slot goes to the one that holds
+the fewest, first come, first served; and where the queue is full, somebody who asks for little takes the
+place of the latest request of whoever has the most in hand: a flood of one tenant's, or of another
+authority's clients, delays itself and not the others.
+
+It decides in synchronous blocks and awaits only its own turn; it knows nothing of permits or engines.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from mesh.core.errors import MeshError, Reason
@@ -41,7 +45,9 @@ class Admission:
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
         self._changed = changed
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[_Waiting] = []
+        self._holding: Counter[str] = Counter()  # slots, by asker
+        self._in_hand: Counter[str] = Counter()  # slots and places in the queue, by asker
         self._service_s = 1.0
         self.in_flight = 0
         self._idle = asyncio.Event()
@@ -63,48 +69,76 @@ class Admission:
         self._hand_over()
         self._note()
 
-    async def enter(self) -> Turn:
+    async def enter(self, asker: str = "") -> Turn:
         """Takes a slot, waiting in the queue if need be; OVERLOADED if the queue is full or too slow.
 
-        The turn must be left, on every path: ``with await admission.enter(): ...``.
+        `asker` is who shares one share. The turn must be left, on every path:
+        ``with await admission.enter(): ...``.
         """
         if self.in_flight < self._slots and not self._waiting:
-            return self._begin()
+            self._in_hand[asker] += 1
+            self._begin(asker)
+            self._note()
+            return Turn(self._leave, self._clock(), asker)
         if len(self._waiting) >= self._queue_bound:
-            raise self._overloaded("the node's queue is full")
+            self._make_room(asker)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        place = _Waiting(asker, turn)
+        self._waiting.append(place)
+        self._in_hand[asker] += 1
         self._note()
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self._leave(None)  # the slot came in the same moment: pass it on
-            else:
-                with contextlib.suppress(ValueError):  # already passed over
-                    self._waiting.remove(turn)
+            if place in self._waiting:
+                self._waiting.remove(place)
+                self._drop(asker)
                 self._note()
+            elif not place.displaced:
+                self._leave(None, asker)  # the slot came in the same moment: pass it on
+            elif not turn.cancelled():
+                turn.exception()  # told, or of no interest to a caller that left
             if isinstance(error, TimeoutError):
                 raise self._overloaded(f"no slot became free within {self._queue_timeout_s:g} s") from None
             raise
-        return Turn(self._leave, self._clock())
+        return Turn(self._leave, self._clock(), asker)
+
+    def _make_room(self, asker: str) -> None:
+        """Displaces the latest of whoever has the most in hand, or raises OVERLOADED if that is the asker."""
+        most = max((self._in_hand[place.asker] for place in self._waiting), default=0)
+        if self._in_hand[asker] + 1 >= most:
+            raise self._overloaded("the node's queue is full")
+        place = next(p for p in reversed(self._waiting) if self._in_hand[p.asker] == most)
+        self._waiting.remove(place)
+        self._drop(place.asker)
+        place.displaced = True
+        if not place.turn.done():
+            place.turn.set_exception(self._overloaded("the node's queue is full, mostly with your requests"))
 
     async def wait_idle(self) -> None:
         """Waits until nothing is served and nothing waits."""
         await self._idle.wait()
 
-    def _begin(self) -> Turn:
+    def _begin(self, asker: str) -> None:
         self.in_flight += 1
-        self._note()
-        return Turn(self._leave, self._clock())
+        self._holding[asker] += 1
 
-    def _leave(self, since: float | None) -> None:
+    def _leave(self, since: float | None, asker: str) -> None:
         if since is not None:
             self._service_s += _SMOOTHING * (self._clock() - since - self._service_s)
         self.in_flight -= 1
+        self._holding[asker] -= 1
+        if not self._holding[asker]:
+            del self._holding[asker]
+        self._drop(asker)
         self._hand_over()
         self._note()
+
+    def _drop(self, asker: str) -> None:
+        self._in_hand[asker] -= 1
+        if not self._in_hand[asker]:
+            del self._in_hand[asker]
 
     def _note(self) -> None:
         if self.in_flight or self._waiting:
@@ -115,10 +149,13 @@ class Admission:
 
     def _hand_over(self) -> None:
         while self._waiting and self.in_flight < self._slots:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self.in_flight += 1
-                turn.set_result(None)
+            # The earliest of those who hold the fewest: min() keeps to the order of arrival.
+            place = min(self._waiting, key=lambda waiting: self._holding[waiting.asker])
+            self._waiting.remove(place)
+            self._begin(place.asker)
+            if place.turn.done():  # cancelled, and not yet awake: `enter` gives the slot back
+                continue
+            place.turn.set_result(None)
 
     def _overloaded(self, message: str) -> MeshError:
         ahead = self.in_flight + len(self._waiting)
@@ -126,13 +163,23 @@ class Admission:
         return MeshError(Reason.OVERLOADED, message, {}, min(max(hint, _MIN_HINT_S), _MAX_HINT_S))
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A place in the queue."""
+
+    asker: str
+    turn: asyncio.Future[None]
+    displaced: bool = False
+
+
 class Turn:
     """A slot that is held. A context manager; leaving twice is harmless."""
 
-    __slots__ = ("_leave", "_left", "_since")
+    __slots__ = ("_asker", "_leave", "_left", "_since")
 
-    def __init__(self, leave: Callable[[float | None], None], since: float) -> None:
+    def __init__(self, leave: Callable[[float | None, str], None], since: float, asker: str) -> None:
         self._leave = leave
+        self._asker = asker
         self._since = since
         self._left = False
 
@@ -144,4 +191,4 @@ class Turn:
     ) -> None:
         if not self._left:
             self._left = True
-            self._leave(self._since)
+            self._leave(self._since, self._asker)

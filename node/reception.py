@@ -32,6 +32,7 @@ from mesh.evidence import DecisionLog, context_entry, decision_entry
 from mesh.identity.peer import Peer, peer_of
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import CLIENT, refuse_revoked
+from mesh.rpc.pace import asker_of
 from mesh.rpc.placement_service import View
 from node.admission import Admission
 from node.api.requests import AnyRequest, action_of, check_size
@@ -150,7 +151,7 @@ class Reception:
         serve: Callable[[_P, Admitted], Awaitable[_T]],
     ) -> _T:
         try:
-            turn = await self._admission.enter()
+            turn = await self._admission.enter(asker_of(asked.peer.id, self.node.trust_domain))
         except MeshError as refusal:
             await self._log.record({**entry, "outcome": "refused", "reason": refusal.reason.code})
             raise
