@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -79,8 +81,10 @@ class Family:
             pause(0.01)
 
 
-def start_guard(family: Family) -> int:
+def start_guard(family: Family, leftovers: Path) -> int:
     """Forks a process that ends the family when the caller, its leader, is gone; returns its id.
+
+    It then removes the folder `leftovers`.
 
     It hangs on a pipe whose other end only the caller holds. Call it before threads are started.
     """
@@ -95,6 +99,7 @@ def start_guard(family: Family) -> int:
             signal.signal(number, signal.SIG_IGN)
         os.read(held, 1)
         family.end(spare=(os.getpid(),))
+        shutil.rmtree(leftovers, ignore_errors=True)
     finally:
         os._exit(0)
 

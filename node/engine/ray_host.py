@@ -204,7 +204,7 @@ def main() -> int:
         paths.write_record(family)
         isolated = spec.isolate_network and Path(spec.model).exists() and isolate()
         adopt_orphans()
-        guard = start_guard(family)
+        guard = start_guard(family, paths.short)
         asyncio.run(_run(Host(spec, paths, family, guard, isolated=isolated)))
     return 0
 
