@@ -47,9 +47,17 @@ class Host:
     """See the module."""
 
     def __init__(
-        self, spec: EngineSpec, paths: HostPaths, family: Family, guard: int, *, isolated: bool
+        self,
+        spec: EngineSpec,
+        paths: HostPaths,
+        family: Family,
+        guard: int,
+        *,
+        isolated: bool,
+        cluster: str,
     ) -> None:
-        self._spec, self._paths, self._family, self._isolated = spec, paths, family, isolated
+        self._spec, self._paths, self._family = spec, paths, family
+        self._isolated, self._module = isolated, cluster
         self._lasting = (os.getpid(), guard)
         self._replicas: dict[str, dict[str, Any]] = {}
         self._was_ready = False
@@ -92,7 +100,7 @@ class Host:
             self._paths.write_token()
             # The command line is constant, and stdin is the line it hangs on.
             self._cluster = subprocess.Popen(  # noqa: S603, ASYNC220
-                python_module("node.engine.ray_vllm_cluster", str(self._paths.run_directory)),
+                python_module(self._module, str(self._paths.run_directory)),
                 stdin=subprocess.PIPE,
                 env=engine_environment(self._spec, self._paths),
             )
@@ -181,8 +189,11 @@ class Host:
             writer.write(line)
 
 
-def main() -> int:
-    """Command line. Exit codes: 0 done, LOCKED another host is at work."""
+def main(cluster: str = "node.engine.ray_vllm_cluster") -> int:
+    """Command line. Exit codes: 0 done, LOCKED another host is at work.
+
+    `cluster` is the module that the cluster process runs.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     paths = HostPaths.of(Path(sys.argv[1]))
     spec = EngineSpec.from_json(paths.spec.read_text())
@@ -205,7 +216,7 @@ def main() -> int:
         isolated = spec.isolate_network and Path(spec.model).exists() and isolate()
         adopt_orphans()
         guard = start_guard(family, paths.short)
-        asyncio.run(_run(Host(spec, paths, family, guard, isolated=isolated)))
+        asyncio.run(_run(Host(spec, paths, family, guard, isolated=isolated, cluster=cluster)))
     return 0
 
 

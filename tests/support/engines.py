@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -60,10 +61,12 @@ def family_of(run_directory: Path) -> Family:
 
 
 def end_family(run_directory: Path) -> None:
-    """Ends what is left of them."""
-    family = HostPaths.of(run_directory).read_record()
+    """Ends what is left of them, and of their sockets."""
+    paths = HostPaths.of(run_directory)
+    family = paths.read_record()
     if family is not None:
         family.end()
+    shutil.rmtree(paths.short, ignore_errors=True)
 
 
 def find(run_directory: Path, name: str) -> list[int]:
