@@ -127,34 +127,34 @@ async def test_host_killed_while_the_gateway_lives(engine: RemoteEngine, home: P
     assert await text_of(engine)
 
 
-async def test_gateway_killed_and_started_again(spec: EngineSpec, tmp_path: Path) -> None:
+async def test_gateways_come_and_go(spec: EngineSpec, folder: Path, tmp_path: Path) -> None:
+    """Killed and started again: adopted warm. Started with another spec: replaced. Gone: ended."""
     run_directory = tmp_path / "engine"
-    first = start_gateway(spec, run_directory)
-    try:
-        await said_ready(first)
-        before = set(family_of(run_directory).members())
-        first.kill()
-        first.wait()
-        began = time.monotonic()
-        async with running(spec, run_directory) as engine:
-            assert await text_of(engine)
-            took = time.monotonic() - began
-            print(f"a new gateway serves after {took:.2f} s")
-            assert took < 2
-            assert set(family_of(run_directory).members()) == before
-    finally:
-        first.kill()
-        end_family(run_directory)
-
-
-async def test_gateway_killed_for_good(spec: EngineSpec, folder: Path, tmp_path: Path) -> None:
-    run_directory = tmp_path / "engine"
-    gateway = start_gateway(tiny_spec(folder, embeddings=False, orphan_grace_s=2.0), run_directory)
+    gateway = start_gateway(spec, run_directory)
     try:
         await said_ready(gateway)
-        family = family_of(run_directory)
+        before = set(family_of(run_directory).members())
         gateway.kill()
         gateway.wait()
+        began = time.monotonic()
+        second = RemoteEngine(spec, run_directory)
+        await second.start()
+        await asyncio.wait_for(second.wait_state(EngineState.READY), 10)
+        assert await text_of(second)
+        took = time.monotonic() - began
+        print(f"a new gateway serves after {took:.2f} s")
+        assert took < 2
+        assert set(family_of(run_directory).members()) == before
+        await second.leave()
+
+        other = tiny_spec(folder, embeddings=False, capacity=3, orphan_grace_s=2.0)
+        third = RemoteEngine(other, run_directory)
+        await third.start()
+        await asyncio.wait_for(third.wait_state(EngineState.READY), 120)
+        assert third.capacity == 3
+        family = family_of(run_directory)
+        assert not before & set(family.members())
+        await third.leave()
         await eventually(lambda: not family.members(), 15, "the orphaned host ends everything")
     finally:
         gateway.kill()
@@ -172,32 +172,6 @@ async def test_gateway_and_host_killed_at_once(spec: EngineSpec, tmp_path: Path)
         kill([family.leader])
         took = await eventually(lambda: not family.members(), 10, "the guard ends Ray and vLLM")
         print(f"nothing was left after {took:.1f} s")
-    finally:
-        gateway.kill()
-        end_family(run_directory)
-
-
-async def test_closing_leaves_no_process_and_no_socket(spec: EngineSpec, tmp_path: Path) -> None:
-    run_directory = tmp_path / "engine"
-    async with running(spec, run_directory) as engine:
-        family = family_of(run_directory)
-        short = engine._paths.short
-        assert len(family.members()) > 5
-        assert short.stat().st_mode & 0o777 == 0o700
-    assert family.members() == []
-    assert not short.exists()
-    assert engine.state is EngineState.STOPPED
-
-
-async def test_another_spec_replaces_the_host(spec: EngineSpec, folder: Path, tmp_path: Path) -> None:
-    run_directory = tmp_path / "engine"
-    gateway = start_gateway(spec, run_directory)
-    try:
-        await said_ready(gateway)
-        gateway.kill()
-        gateway.wait()
-        async with running(tiny_spec(folder, embeddings=False, capacity=3), run_directory) as engine:
-            assert engine.capacity == 3
     finally:
         gateway.kill()
         end_family(run_directory)
@@ -231,7 +205,9 @@ async def test_two_replicas_share_the_work(folder: Path, tmp_path: Path) -> None
             stream.cancel()
         await asyncio.gather(*streams, return_exceptions=True)
         await eventually(lambda: engine.capacity == 32, 60, "the replica is back")
+        assert engine._paths.short.stat().st_mode & 0o777 == 0o700
     assert family.members() == []
+    assert not engine._paths.short.exists()
 
 
 async def test_the_engine_has_no_network(engine: RemoteEngine, home: Path) -> None:
