@@ -26,21 +26,37 @@ _IFF_UP_RUNNING = 0x1 | 0x40
 def isolate() -> bool:
     """Moves this process into a network of its own; False if the system does not permit it.
 
-    Call it before any thread is started: the kernel moves only the calling thread.
+    Call it before any thread is started: the kernel moves only the calling thread. A child tries
+    first, because some systems permit the first step and refuse the next, with no way back.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0 and not _unshare_as_user(libc):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _isolate()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
         return False
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING)
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+    _isolate()
     return True
 
 
-def _unshare_as_user(libc: ctypes.CDLL) -> bool:
+def _isolate() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        _unshare_as_user(libc)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+
+
+def _unshare_as_user(libc: ctypes.CDLL) -> None:
     user, group = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-        return False
+        raise OSError(ctypes.get_errno(), "unshare")
     # The same user inside as outside, so that files and signals go on as before.
     for name, text in (
         ("setgroups", "deny"),
@@ -49,4 +65,3 @@ def _unshare_as_user(libc: ctypes.CDLL) -> bool:
     ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    return True
