@@ -13,12 +13,14 @@ import pytest
 
 from control.heads import HeadsKeeper
 from mesh.board import Board
+from mesh.board_cache import BoardCache, CachedBoard
 from mesh.core.errors import MeshError, Reason
 from mesh.store.etcd import EtcdStore
 from mesh.store.etcd_server import EtcdServer
 from tests.support.boards import DAY_S, DE, FR, US, Clock, Writer, running_board
 from tests.support.etcd import ETCD_NAME, client_credentials, fast_server, server_tls
 from tests.support.identities import AuthorityForTests
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -172,10 +174,14 @@ async def test_an_etcd_that_lost_everything_is_filled_again(mesh: Mesh) -> None:
 async def test_a_newcomer_learns_everything_from_the_board_or_from_its_disk(mesh: Mesh) -> None:
     async with mesh.board(DE) as newcomer:
         assert newcomer.snapshot.candidates == mesh.boards[DE].snapshot.candidates
+    cache = mesh._directory / DE / "cache"
+    disk = BoardCache(cache, lambda _: CachedBoard())
+    in_force = {key for key in mesh.boards[DE].snapshot.generations if not key.endswith("/heads")}
+    # A board saves a moment after a change; what is tried here is what it knows after that.
+    await until(lambda: in_force <= disk.load().envelopes.keys())
     mesh.server.kill()
     store = mesh.store(DE)
     bundle = mesh.writers[DE].authority.bundle
-    cache = mesh._directory / DE / "cache"
     async with running_board(store, bundle, mesh.clock, cache, connected=False) as restarted:
         assert restarted.snapshot.candidates == mesh.boards[DE].snapshot.candidates
         assert restarted.snapshot.policies == mesh.boards[DE].snapshot.policies
