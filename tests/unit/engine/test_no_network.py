@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import encodings.idna  # noqa: F401 (loaded by a connection, when nobody may no longer read it)
 import os
 import socket
 
