@@ -124,7 +124,7 @@ class World:
         started = time.monotonic()
         while waiting := [n for n in NODE_NAMES.values() if not await self.is_ready(n)]:
             elapsed = time.monotonic() - started
-            self.progress(f"Ray and vLLM start on {', '.join(waiting)} ({elapsed:.0f} s; half a minute to two)")
+            self.progress(f"Ray and vLLM start on {', '.join(waiting)} ({elapsed:.0f} s, of 30 to 120)")
             self._check_alive()
             if elapsed > NODE_READY_S:
                 raise TimeoutError(
