@@ -215,7 +215,6 @@ def rows_of(kinds: dict[str, Kind]) -> list[Row]:
             "CPU of a request, whatever its length",
             (served - served_long) / spread,
             "µs",
-            against=(own - own_long) / spread,
         ),
         Row("tokens/s, whole path", whole.rate, "1/s", against=direct.rate),
         Row("tokens/s, session over direct", session.rate / direct.rate, "×"),

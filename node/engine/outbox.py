@@ -13,6 +13,7 @@ Pure but for waiting: time comes from the loop's clock.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from sovereign.engine.v1 import engine_pb2
 
@@ -20,24 +21,36 @@ from sovereign.engine.v1 import engine_pb2
 class Beat:
     """A beat that all generations of a replica share, so that their news travels together.
 
-    There is one as long as somebody waits for it; the first to wait starts it.
+    `interval_s` is asked for each beat. One strikes early when `ended` says that a generation has come
+    to its end, which is looked at every `look_s`: an answer's last word waits for nothing. There are
+    beats as long as somebody waits for one.
     """
 
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
+    def __init__(
+        self, interval_s: Callable[[], float], ended: Callable[[], bool], look_s: float = 0.005
+    ) -> None:
+        self._interval_s, self._ended, self._look_s = interval_s, ended, look_s
         self._next: asyncio.Event | None = None
+        self._due = 0.0
 
     async def wait(self) -> None:
-        """Until the next beat, at most `interval_s` from now."""
+        """Until the next beat."""
         if self._next is None:
             self._next = asyncio.Event()
-            asyncio.get_running_loop().call_later(self._interval_s, self._strike)
+            loop = asyncio.get_running_loop()
+            self._due = loop.time() + self._interval_s()
+            loop.call_later(self._look_s, self._look)
         await self._next.wait()
 
-    def _strike(self) -> None:
-        if self._next is not None:
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._next is None:
+            return
+        if self._ended() or loop.time() >= self._due:
             self._next.set()
             self._next = None
+        else:
+            loop.call_later(self._look_s, self._look)
 
 
 class Outbox:

@@ -52,7 +52,7 @@ def _arguments(spec: EngineSpec) -> dict[str, Any]:
         "max_num_seqs": spec.capacity,
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,
-        "enforce_eager": spec.enforce_eager,
+        "enforce_eager": spec.gpus == 0 if spec.enforce_eager is None else spec.enforce_eager,
         "enable_prefix_caching": spec.prefix_caching,
         "disable_log_stats": True,
     }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ _LOG = logging.getLogger("node.engine.ray_vllm_serving")
 _INLINE_TEXT = 8192  # characters that are tokenised without leaving the event loop (about 1 ms)
 _SEED_MASK = (1 << 63) - 1  # torch takes signed seeds
 _FINISHES = ("stop", "length")
+_MESSAGE_EVERY_S = 0.005  # a message costs the hops behind about 0.2 ms: 4 % of a core at this rate
+_SLOWEST = 2.5  # times coalesce_s, whatever the load
 
 
 def _forget(running: dict[int, asyncio.Task[None]], generation: int, _: asyncio.Task[None]) -> None:
@@ -48,7 +51,8 @@ class EngineService(engine_pb2_grpc.EngineServicer):
         self._engine, self._tokenizer, self._spec, self._embedder = engine, tokenizer, spec, embedder
         self._sessions = 0
         self._limit = 4 * spec.capacity + 64
-        self._beat = Beat(spec.coalesce_s)
+        self._beat = Beat(self._interval_s, self._any_ended)
+        self._begun = 0  # generations that vLLM was given and whose end was not seen yet
         self.active = 0
         """Generations that are running or waiting in vLLM."""
         self.progress = 0
@@ -101,24 +105,12 @@ class EngineService(engine_pb2_grpc.EngineServicer):
         try:
             ids = await self._prompt(command)
             parameters = self._parameters(command, len(ids))
-            owed, first = parameters.max_tokens or 0, True
-            async for output in self._engine.generate(tokens_input(ids), parameters, f"{prefix}{command.id}"):
-                self.progress += 1
-                completion = output.outputs[0]
-                tokens = len(completion.token_ids)
-                event = engine_pb2.Event(id=command.id, text=completion.text, tokens=tokens)
-                finish = completion.finish_reason
-                if finish is not None:
-                    event.finish = finish if finish in _FINISHES else "error"
-                    event.error = "" if finish in _FINISHES else Reason.ENGINE_FAILED.code
-                    event.prompt_tokens = len(ids)
-                outbox.put(event, urgent=first or finish is not None)
-                first = False
-                owed -= tokens
-                # vLLM merges what nobody asks for: asking once a beat spares this loop most of what a
-                # token costs. Not when the end may come before the next beat.
-                if finish is None and owed > tokens + 1:
-                    await self._beat.wait()
+            await self._deliver(
+                command.id,
+                len(ids),
+                self._engine.generate(tokens_input(ids), parameters, f"{prefix}{command.id}"),
+                outbox,
+            )
         except MeshError as error:
             self._fail(outbox, command.id, error.reason)
         except VLLMClientError:
@@ -129,6 +121,43 @@ class EngineService(engine_pb2_grpc.EngineServicer):
             self._fail(outbox, command.id, Reason.ENGINE_FAILED)
         finally:
             self.active -= 1
+
+    async def _deliver(
+        self, generation: int, prompt_tokens: int, outputs: AsyncGenerator[Any, None], outbox: Outbox
+    ) -> None:
+        """Hands on what vLLM says about one generation, to its end."""
+        urgent = True
+        self._begun += 1
+        try:
+            # Closed by hand: a cancellation that arrives between two outputs must reach vLLM too.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    self.progress += 1
+                    completion = output.outputs[0]
+                    event = engine_pb2.Event(
+                        id=generation, text=completion.text, tokens=len(completion.token_ids)
+                    )
+                    finish = completion.finish_reason
+                    if finish is not None:
+                        event.finish = finish if finish in _FINISHES else "error"
+                        event.error = "" if finish in _FINISHES else Reason.ENGINE_FAILED.code
+                        event.prompt_tokens = prompt_tokens
+                    outbox.put(event, urgent=urgent or finish is not None)
+                    urgent = False
+                    if finish is None:
+                        # vLLM merges what nobody asks for: asking once a beat spares this loop, and
+                        # every hop behind it, most of what a token costs.
+                        await self._beat.wait()
+        finally:
+            self._begun -= 1
+
+    def _interval_s(self) -> float:
+        """Of the beat: longer with more streams, so that messages never eat up a core."""
+        least = self._spec.coalesce_s
+        return min(max(least, self._begun * _MESSAGE_EVERY_S), _SLOWEST * least)
+
+    def _any_ended(self) -> bool:
+        return bool(self._engine.get_num_unfinished_requests() < self._begun)
 
     @staticmethod
     def _fail(outbox: Outbox, generation: int, reason: Reason) -> None:

@@ -23,6 +23,7 @@ from node.engine.spec import EngineSpec
 
 _LOG = logging.getLogger("node.engine.remote")
 _RETRY_S = 0.2
+_TROUBLE_RETRY_S = 5.0  # a full disk, a directory of somebody else's: nothing that passes quickly
 
 
 class RemoteEngine:
@@ -39,6 +40,7 @@ class RemoteEngine:
         self._said: HostState | None = None
         self._models: tuple[Model, ...] = ()
         self._link: HostLink | None = None
+        self._trouble = ""
         self._following: asyncio.Task[None] | None = None
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -64,8 +66,8 @@ class RemoteEngine:
 
     @property
     def failure(self) -> str:
-        """Why the engine does not start, if it said so; for logs."""
-        return "" if self._said is None else self._said.error
+        """Why the engine does not start, where that is known; for logs."""
+        return self._trouble or ("" if self._said is None else self._said.error)
 
     async def start(self) -> None:
         """Finds the host or starts one, in the background."""
@@ -134,7 +136,15 @@ class RemoteEngine:
     async def _follow(self) -> None:
         """Keeps a host, for as long as this engine is not closed."""
         while True:
-            self._link = await HostLink.attach(self._spec, self._paths)
+            try:
+                self._link = await HostLink.attach(self._spec, self._paths)
+                self._trouble = ""
+            except (OSError, MeshError) as error:
+                _LOG.error("the engine's host cannot be started: %s", error)
+                self._trouble = f"the engine's host cannot be started: {error}"
+                self._life.move(EngineState.FAILED)
+                await asyncio.sleep(_TROUBLE_RETRY_S)
+                continue
             try:
                 while (said := await self._link.next_state()) is not None:
                     self._apply(said)

@@ -41,14 +41,14 @@ class EngineSpec:
     kv_cache_bytes: int = 64 << 20
     """On the CPU. On a GPU vLLM takes what `gpu_memory_fraction` leaves."""
     gpu_memory_fraction: float = 0.9
-    enforce_eager: bool = True
-    """No compilation: it costs more than it gains for small models on a CPU."""
+    enforce_eager: bool | None = None
+    """No compilation. None: none on a CPU, where it costs more than it gains for small models."""
     embeddings: bool = True
     """Whether texts can be embedded (all-MiniLM-L6-v2)."""
     prefix_caching: bool = True
     coalesce_s: float = 0.04
-    """A replica sends no more often than this, first tokens and endings apart: a stream of 300
-    tokens/s need not cost 300 messages/s through every hop, and nobody sees 40 ms."""
+    """A stream gets no more than one message in this time, first tokens and endings apart; up to 2.5
+    times as long when there are many: 300 tokens/s need not cost 300 messages/s through every hop."""
     stall_s: float = 120.0
     """An engine that owes tokens and brings none for so long is taken for dead."""
     orphan_grace_s: float = 30.0

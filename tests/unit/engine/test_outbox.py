@@ -60,7 +60,7 @@ async def test_what_was_cancelled_is_not_sent() -> None:
 
 
 async def test_all_share_a_beat_and_one_who_leaves_disturbs_nobody() -> None:
-    beat = Beat(0.01)
+    beat = Beat(lambda: 0.01, lambda: False, look_s=0.001)
     waiting = [asyncio.create_task(beat.wait()) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
@@ -68,3 +68,14 @@ async def test_all_share_a_beat_and_one_who_leaves_disturbs_nobody() -> None:
         await asyncio.gather(*waiting[1:])
         await beat.wait()
     assert waiting[0].cancelled()
+
+
+async def test_an_end_strikes_the_beat_early() -> None:
+    ended = False
+    beat = Beat(lambda: 3600, lambda: ended, look_s=0.001)
+    waiting = asyncio.create_task(beat.wait())
+    await asyncio.sleep(0.005)
+    assert not waiting.done()
+    ended = True
+    async with asyncio.timeout(5):
+        await waiting

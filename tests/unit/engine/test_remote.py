@@ -213,3 +213,12 @@ async def test_a_broken_stream_to_a_living_replica_is_mended(host: FakeHost, eng
     await replica.start()
     await eventually(lambda: engine.state is EngineState.READY and replica.sessions > 1, 10, "it is back")
     assert await say(engine)
+
+
+async def test_a_directory_it_cannot_use_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    engine = RemoteEngine(SPEC, tmp_path / "file" / "engine")
+    await engine.start()
+    await state(engine, EngineState.FAILED)
+    assert "cannot be started" in engine.failure
+    await engine.aclose()
