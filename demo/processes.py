@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,10 +108,6 @@ class Ledger:
             name for name, handle in self._handles.items() if handle.poll() and name not in self._signalled
         ]
 
-    def exit_code(self, name: str) -> int | None:
-        """How the process of this name ended; None while it runs."""
-        return self._handles[name].poll()
-
     def signal(self, name: str, number: int) -> None:
         """Signals the living process of this name, and only it."""
         self._signalled.add(name)
@@ -203,13 +198,3 @@ class MemoryGauge:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-
-
-def wait_until(check: Callable[[], bool], timeout_s: float, every_s: float = 0.05) -> bool:
-    """Polls something that cannot be awaited, such as a file or a foreign process."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if check():
-            return True
-        time.sleep(every_s)
-    return check()

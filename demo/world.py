@@ -26,7 +26,6 @@ from demo.board import Board
 from demo.node import DemoNode
 from demo.processes import Ledger, MemoryGauge
 from mesh.client import MeshClient
-from mesh.core.errors import MeshError
 from mesh.identity.svid import load_svid
 from mesh.sdk.profile import Profile
 
@@ -274,8 +273,3 @@ def end_leftovers(root: Path) -> bool:
         return False
     Ledger(ledger).end_all()
     return True
-
-
-def is_mesh_error(error: BaseException, *reasons: str) -> bool:
-    """Whether this is a MeshError with one of these codes."""
-    return isinstance(error, MeshError) and error.reason.code in reasons
