@@ -1,0 +1,1 @@
+"""Questions to this node's documents, and questions that this node asks others."""
