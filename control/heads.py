@@ -19,7 +19,7 @@ from collections.abc import Callable
 from mesh.board import Board
 from mesh.codec.records import heads_to_payload
 from mesh.core.errors import MeshError, Reason
-from mesh.core.records import CLOCK_TOLERANCE_S, COVERED_BY_HEADS, PER_NODE, RecordKey, RecordType
+from mesh.core.records import CLOCK_TOLERANCE_S, COVERED_BY_HEADS, NAMED, RecordKey, RecordType
 from mesh.core.snapshot import Heads
 from mesh.identity.signing import Signer
 
@@ -96,7 +96,7 @@ class HeadsKeeper:
         in_force = (key for key in self._board.own() if key.type in COVERED_BY_HEADS)
         # A policy, a revocation list and the like stay named when they are no longer in force: that they
         # were not renewed must close the borders, not go unnoticed. A node's facts may end in peace.
-        single = (RecordKey(self._key.trust_domain, kind) for kind in COVERED_BY_HEADS - PER_NODE)
+        single = (RecordKey(self._key.trust_domain, kind) for kind in COVERED_BY_HEADS - NAMED)
         found = {str(key): self._board.generation(key) for key in (*in_force, *single)}
         return {key: generation for key, generation in sorted(found.items()) if generation}
 

@@ -18,6 +18,7 @@ READERS: Mapping[RecordType, Callable[[RecordKey, Statement], Payload]] = {
     ),
     RecordType.FEDERATION: lambda key, statement: codec.federation_from_payload(statement.payload),
     RecordType.GROUPS: lambda key, statement: codec.groups_from_payload(statement.payload),
+    RecordType.COLLECTION: lambda key, statement: codec.collection_from_payload(statement.payload),
     RecordType.HEADS: lambda key, statement: codec.heads_from_payload(
         statement.payload, statement.not_before, key.trust_domain
     ),

@@ -5,14 +5,16 @@ Functions named `*_from_payload` read the payload of a verified statement and ra
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 from mesh.codec.wire import MAX_ENDPOINTS, as_record, bounded, endpoint, parse
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
 from mesh.core.records import MAX_KEY_BYTES, ROOT
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, TrustBundle
-from mesh.core.types import Model, NodeFacts, NodeRecord, NodeStatus, SpiffeId, Task
+from mesh.core.types import HeldCollection, Model, NodeFacts, NodeRecord, NodeStatus, SpiffeId, Task
 from sovereign.mesh.v1 import records_pb2
 
 MAX_POLICY_BYTES = 128 * 1024
@@ -113,7 +115,10 @@ def _node_record_from_pb(message: records_pb2.NodeRecord) -> NodeRecord:
     return NodeRecord(
         endpoints=tuple(endpoint(e) for e in bounded("endpoints", message.endpoints, MAX_ENDPOINTS, 1)),
         models=tuple(model_from_pb(m) for m in bounded("models", message.models, MAX_MODELS)),
-        collections=tuple(_shown(c) for c in bounded("collections", message.collections, MAX_COLLECTIONS)),
+        collections=tuple(
+            HeldCollection(c.name, c.digest)
+            for c in bounded("collections", message.collections, MAX_COLLECTIONS)
+        ),
         software_version=_shown(message.software_version[:64]),
     )
 
@@ -123,7 +128,9 @@ def node_record_to_pb(record: NodeRecord) -> records_pb2.NodeRecord:
     return records_pb2.NodeRecord(
         endpoints=record.endpoints,
         models=[model_to_pb(m) for m in record.models],
-        collections=record.collections,
+        collections=[
+            records_pb2.HeldCollection(name=held.name, digest=held.digest) for held in record.collections
+        ],
         software_version=record.software_version,
     )
 
@@ -224,6 +231,37 @@ def groups_from_payload(payload: bytes) -> Groups:
 def groups_to_payload(groups: Groups) -> bytes:
     """Writes it."""
     return records_pb2.GroupsRecord(json=groups.to_json()).SerializeToString()
+
+
+def collection_from_pb(message: records_pb2.CollectionRecord) -> CollectionSpec:
+    """Reads how a collection is indexed."""
+    return CollectionSpec(
+        name=message.name,
+        embedder=message.embedder,
+        embedder_digest=message.embedder_digest,
+        dimensions=message.dimensions,
+        analyzer=message.analyzer,
+        k1=message.k1,
+        b=message.b,
+        average_length=message.average_length,
+        chunk_tokens=message.chunk_tokens,
+    )
+
+
+def collection_to_pb(collection: CollectionSpec) -> records_pb2.CollectionRecord:
+    """Writes it."""
+    return records_pb2.CollectionRecord(**dataclasses.asdict(collection))
+
+
+def collection_from_payload(payload: bytes) -> CollectionSpec:
+    """Reads a CollectionRecord."""
+    message = parse(records_pb2.CollectionRecord, payload)
+    return as_record(lambda: collection_from_pb(message))
+
+
+def collection_to_payload(collection: CollectionSpec) -> bytes:
+    """Writes it."""
+    return collection_to_pb(collection).SerializeToString()
 
 
 def heads_from_payload(payload: bytes, signed_at: float, trust_domain: str) -> Heads:

@@ -34,10 +34,13 @@ from types import MappingProxyType
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
 from mesh.core.records import ROOT, RecordKey, RecordType, Statement, check_generation, check_place
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Candidate, Heads, PolicyDocument, Revocations, Snapshot, TrustBundle
 from mesh.core.types import NodeFacts, NodeRecord, NodeStatus, SpiffeId
 
-Payload = str | NodeFacts | NodeRecord | Revocations | Groups | Heads | tuple[TrustBundle, ...]
+Payload = (
+    str | NodeFacts | NodeRecord | Revocations | Groups | Heads | CollectionSpec | tuple[TrustBundle, ...]
+)
 
 # A foreign authority can sign as many names as it likes; this is how many it is given room for.
 MAX_KEYS_PER_TRUST_DOMAIN = 60_000
@@ -95,6 +98,7 @@ class RecordTable:
         self._current: dict[str, tuple[int, str]] = {}
         self._revocations: dict[str, Revocations] = {}
         self._candidates: dict[SpiffeId, Candidate] = {}
+        self._collections: dict[str, dict[str, CollectionSpec]] = {}
         self._shown: dict[SpiffeId, Candidate] | None = None
 
     @property
@@ -203,6 +207,7 @@ class RecordTable:
             revocations=dict(self._revocations),
             heads=self._heads(),
             groups=groups,
+            collections={name: dict(held) for name, held in self._collections.items()},
             generations=dict(self._current),
         )
 
@@ -222,6 +227,10 @@ class RecordTable:
             self._revocations.pop(key.trust_domain, None)
             if held and isinstance(held.payload, Revocations):
                 self._revocations[key.trust_domain] = held.payload
+        if key.type is RecordType.COLLECTION:
+            self._collections.setdefault(key.trust_domain, {}).pop(key.name, None)
+            if held and isinstance(held.payload, CollectionSpec):
+                self._collections[key.trust_domain][key.name] = held.payload
         if key.type in (RecordType.FACTS, RecordType.NODE):
             self._shown = None
             facts = self._held.get(RecordKey(key.trust_domain, RecordType.FACTS, key.name))
@@ -257,12 +266,15 @@ _PAYLOADS: Mapping[RecordType, type] = {
     RecordType.FEDERATION: tuple,
     RecordType.GROUPS: Groups,
     RecordType.HEADS: Heads,
+    RecordType.COLLECTION: CollectionSpec,
 }
 
 
 def _check_payload(key: RecordKey, payload: Payload) -> None:
     if not isinstance(payload, _PAYLOADS[key.type]):
         raise TypeError(f"a {key.type} record does not hold a {type(payload).__name__}")
+    if isinstance(payload, CollectionSpec) and payload.name != key.name:
+        raise MeshError(Reason.RECORD_WRONG_KEY, "the collection is named differently from its key")
     if isinstance(payload, tuple) and any(bundle.trust_domain == key.trust_domain for bundle in payload):
         # Its own roots come from the machine's trust bundle and nowhere else (I5).
         raise MeshError(Reason.RECORD_MALFORMED, "a federation never names its own trust domain")

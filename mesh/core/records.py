@@ -34,22 +34,31 @@ class RecordType(StrEnum):
     FEDERATION = "federation"
     GROUPS = "groups"
     HEADS = "heads"
+    COLLECTION = "collections"
     PERMIT = "permit"  # not on the board: travels with a request
 
 
 # Signed by the node that the key names; everything else by the authority.
 SIGNED_BY_NODE = frozenset({RecordType.NODE, RecordType.STATUS})
-# Keys that end in a node's name.
+# Keys that end in a name: a node's, or a collection's.
 PER_NODE = frozenset({RecordType.FACTS, RecordType.NODE, RecordType.STATUS})
+NAMED = PER_NODE | {RecordType.COLLECTION}
 # Records whose generation the authority's heads list. Heads does not list itself.
 COVERED_BY_HEADS = frozenset(
-    {RecordType.POLICY, RecordType.FACTS, RecordType.REVOCATIONS, RecordType.FEDERATION, RecordType.GROUPS}
+    {
+        RecordType.POLICY,
+        RecordType.FACTS,
+        RecordType.REVOCATIONS,
+        RecordType.FEDERATION,
+        RecordType.GROUPS,
+        RecordType.COLLECTION,
+    }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """``/sovereign/v1/<trust domain>/<type>[/<node>]``."""
+    """``/sovereign/v1/<trust domain>/<type>[/<name>]``."""
 
     trust_domain: str
     type: RecordType
@@ -58,8 +67,8 @@ class RecordKey:
     def __post_init__(self) -> None:
         # A name with a slash would make a key that cannot be read back.
         nested = "/" in self.name
-        if nested or (self.type in PER_NODE) != bool(self.name) or self.type is RecordType.PERMIT:
-            raise MeshError(Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<node>]")
+        if nested or (self.type in NAMED) != bool(self.name) or self.type is RecordType.PERMIT:
+            raise MeshError(Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<name>]")
         SpiffeId(self.trust_domain, f"/node/{self.name or 'x'}")  # validates both parts
 
     @classmethod
@@ -67,12 +76,12 @@ class RecordKey:
         """Reads a key; raises RECORD_WRONG_KEY."""
         parts = text.removeprefix(ROOT).split("/")
         if len(text) > MAX_KEY_BYTES or not text.startswith(ROOT) or len(parts) not in (2, 3):
-            raise MeshError(Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<node>]")
+            raise MeshError(Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<name>]")
         try:
             return cls(parts[0], RecordType(parts[1]), parts[2] if len(parts) == 3 else "")
         except (ValueError, MeshError):
             raise MeshError(
-                Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<node>]"
+                Reason.RECORD_WRONG_KEY, "expected /sovereign/v1/<trust domain>/<type>[/<name>]"
             ) from None
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from functools import cached_property
 
 from mesh.core.jurisdictions import Groups
 from mesh.core.records import CLOCK_TOLERANCE_S
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.types import NodeFacts, NodeRecord, SpiffeId
 
 
@@ -76,6 +77,8 @@ class Snapshot:
     revocations: Mapping[str, Revocations] = field(default_factory=dict)
     heads: Mapping[str, Heads] = field(default_factory=dict)
     groups: Mapping[str, Groups] = field(default_factory=dict)
+    # trust domain -> name -> how its authority has its documents indexed
+    collections: Mapping[str, Mapping[str, CollectionSpec]] = field(default_factory=dict)
     # key -> (generation, digest) of every record in force
     generations: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 

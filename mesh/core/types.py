@@ -20,6 +20,7 @@ from mesh.core.jurisdictions import require_country
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TOKEN = re.compile(r"[a-z0-9]([a-z0-9./-]{0,126}[a-z0-9])?")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ASSURANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 MAX_DATA_CLASSES = 16
@@ -310,12 +311,24 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldCollection:
+    """A collection that a node holds documents of, and the digest of the settings they are indexed by."""
+
+    name: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        if not _LABEL.fullmatch(self.name) or not _DIGEST.fullmatch(self.digest):
+            raise MeshError(Reason.RECORD_MALFORMED, "a held collection: expected a name and sha256:<hex>")
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRecord:
     """What a node states about itself: how to reach it and what it serves."""
 
     endpoints: tuple[str, ...]
     models: tuple[Model, ...]
-    collections: tuple[str, ...] = ()
+    collections: tuple[HeldCollection, ...] = ()
     software_version: str = ""
 
     def serves(self, name: str, task: Task | None) -> Model | None:
@@ -324,6 +337,10 @@ class NodeRecord:
             if (not name or model.name == name) and (task is None or task in model.tasks):
                 return model
         return None
+
+    def holds(self, collection: str) -> HeldCollection | None:
+        """The collection of this name, if it holds documents of it."""
+        return next((held for held in self.collections if held.name == collection), None)
 
 
 @dataclass(frozen=True, slots=True)

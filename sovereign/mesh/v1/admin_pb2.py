@@ -26,7 +26,7 @@ from sovereign.mesh.v1 import envelope_pb2 as sovereign_dot_mesh_dot_v1_dot_enve
 from sovereign.mesh.v1 import records_pb2 as sovereign_dot_mesh_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsovereign/mesh/v1/admin.proto\x12\x11sovereign.mesh.v1\x1a sovereign/mesh/v1/envelope.proto\x1a\x1fsovereign/mesh/v1/records.proto\"4\n\x12\x41pplyPolicyRequest\x12\r\n\x05\x63\x65\x64\x61r\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"M\n\x13\x41pplyPolicyResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\npolicy_ids\x18\x03 \x03(\t\"(\n\x10GetPolicyRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\"F\n\x11GetPolicyResponse\x12\r\n\x05\x63\x65\x64\x61r\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"h\n\x16\x43reateJoinTokenRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFacts\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\"?\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x02 \x01(\x03\"\x12\n\x10ListNodesRequest\"?\n\x11ListNodesResponse\x12*\n\x05nodes\x18\x01 \x03(\x0b\x32\x1b.sovereign.mesh.v1.NodeView\"\xc8\x01\n\x08NodeView\x12\x0c\n\x04node\x18\x01 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFacts\x12-\n\x06record\x18\x03 \x01(\x0b\x32\x1d.sovereign.mesh.v1.NodeRecord\x12-\n\x06status\x18\x04 \x01(\x0b\x32\x1d.sovereign.mesh.v1.NodeStatus\x12\r\n\x05\x66resh\x18\x05 \x01(\x08\x12\x14\n\x0cstatus_at_ms\x18\x06 \x01(\x03\"r\n\x11UpdateNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\x08\x63ordoned\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12+\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFactsB\x0b\n\t_cordoned\"U\n\x12UpdateNodeResponse\x12+\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFacts\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"I\n\x17IssueCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\"f\n\x18IssueCertificateResponse\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x03(\x0c\x12/\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\"4\n\rRevokeRequest\x12\x12\n\nspiffe_ids\x18\x01 \x03(\t\x12\x0f\n\x07serials\x18\x02 \x03(\t\"$\n\x0eRevokeResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"O\n\x0f\x46\x65\x64\x65rateRequest\x12.\n\x06\x61\x63\x63\x65pt\x18\x01 \x01(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\x12\x0c\n\x04\x64rop\x18\x02 \x01(\t\"W\n\x10\x46\x65\x64\x65rateResponse\x12/\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"$\n\x12ListRecordsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"I\n\x13ListRecordsResponse\x12\x32\n\x07records\x18\x01 \x03(\x0b\x32!.sovereign.mesh.v1.StoredEnvelope\"]\n\x0eStoredEnvelope\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1b.sovereign.mesh.v1.Envelope\x12\x0f\n\x07refused\x18\x03 \x01(\t\"\x12\n\x10GetStatusRequest\"z\n\x11GetStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x17\n\x0f\x62oard_connected\x18\x02 \x01(\x08\x12\x18\n\x10snapshot_version\x18\x03 \x01(\x04\x12\r\n\x05\x66resh\x18\x04 \x03(\t\x12\r\n\x05stale\x18\x05 \x03(\t\"+\n\rEnrollRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\"o\n\x0e\x45nrollResponse\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x03(\x0c\x12/\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"[\n\rRenewResponse\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x03(\x0c\x12/\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle2\xa1\x07\n\x05\x41\x64min\x12\\\n\x0b\x41pplyPolicy\x12%.sovereign.mesh.v1.ApplyPolicyRequest\x1a&.sovereign.mesh.v1.ApplyPolicyResponse\x12V\n\tGetPolicy\x12#.sovereign.mesh.v1.GetPolicyRequest\x1a$.sovereign.mesh.v1.GetPolicyResponse\x12h\n\x0f\x43reateJoinToken\x12).sovereign.mesh.v1.CreateJoinTokenRequest\x1a*.sovereign.mesh.v1.CreateJoinTokenResponse\x12V\n\tListNodes\x12#.sovereign.mesh.v1.ListNodesRequest\x1a$.sovereign.mesh.v1.ListNodesResponse\x12Y\n\nUpdateNode\x12$.sovereign.mesh.v1.UpdateNodeRequest\x1a%.sovereign.mesh.v1.UpdateNodeResponse\x12k\n\x10IssueCertificate\x12*.sovereign.mesh.v1.IssueCertificateRequest\x1a+.sovereign.mesh.v1.IssueCertificateResponse\x12M\n\x06Revoke\x12 .sovereign.mesh.v1.RevokeRequest\x1a!.sovereign.mesh.v1.RevokeResponse\x12S\n\x08\x46\x65\x64\x65rate\x12\".sovereign.mesh.v1.FederateRequest\x1a#.sovereign.mesh.v1.FederateResponse\x12\\\n\x0bListRecords\x12%.sovereign.mesh.v1.ListRecordsRequest\x1a&.sovereign.mesh.v1.ListRecordsResponse\x12V\n\tGetStatus\x12#.sovereign.mesh.v1.GetStatusRequest\x1a$.sovereign.mesh.v1.GetStatusResponse2\xa6\x01\n\tEnrolment\x12M\n\x06\x45nroll\x12 .sovereign.mesh.v1.EnrollRequest\x1a!.sovereign.mesh.v1.EnrollResponse\x12J\n\x05Renew\x12\x1f.sovereign.mesh.v1.RenewRequest\x1a .sovereign.mesh.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsovereign/mesh/v1/admin.proto\x12\x11sovereign.mesh.v1\x1a sovereign/mesh/v1/envelope.proto\x1a\x1fsovereign/mesh/v1/records.proto\"4\n\x12\x41pplyPolicyRequest\x12\r\n\x05\x63\x65\x64\x61r\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"M\n\x13\x41pplyPolicyResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\npolicy_ids\x18\x03 \x03(\t\"(\n\x10GetPolicyRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\"F\n\x11GetPolicyResponse\x12\r\n\x05\x63\x65\x64\x61r\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"h\n\x16\x43reateJoinTokenRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFacts\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\"?\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x02 \x01(\x03\"\x12\n\x10ListNodesRequest\"?\n\x11ListNodesResponse\x12*\n\x05nodes\x18\x01 \x03(\x0b\x32\x1b.sovereign.mesh.v1.NodeView\"\xc8\x01\n\x08NodeView\x12\x0c\n\x04node\x18\x01 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFacts\x12-\n\x06record\x18\x03 \x01(\x0b\x32\x1d.sovereign.mesh.v1.NodeRecord\x12-\n\x06status\x18\x04 \x01(\x0b\x32\x1d.sovereign.mesh.v1.NodeStatus\x12\r\n\x05\x66resh\x18\x05 \x01(\x08\x12\x14\n\x0cstatus_at_ms\x18\x06 \x01(\x03\"r\n\x11UpdateNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\x08\x63ordoned\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12+\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFactsB\x0b\n\t_cordoned\"U\n\x12UpdateNodeResponse\x12+\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x1c.sovereign.mesh.v1.NodeFacts\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"I\n\x17IssueCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\"f\n\x18IssueCertificateResponse\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x03(\x0c\x12/\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\"4\n\rRevokeRequest\x12\x12\n\nspiffe_ids\x18\x01 \x03(\t\x12\x0f\n\x07serials\x18\x02 \x03(\t\"$\n\x0eRevokeResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"b\n\x16\x41pplyCollectionRequest\x12\x37\n\ncollection\x18\x01 \x01(\x0b\x32#.sovereign.mesh.v1.CollectionRecord\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"N\n\x17\x41pplyCollectionResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\"\x18\n\x16ListCollectionsRequest\"Q\n\x17ListCollectionsResponse\x12\x36\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32!.sovereign.mesh.v1.CollectionView\"\x92\x01\n\x0e\x43ollectionView\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x37\n\ncollection\x18\x02 \x01(\x0b\x32#.sovereign.mesh.v1.CollectionRecord\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05nodes\x18\x04 \x03(\t\x12\x12\n\nmismatched\x18\x05 \x03(\t\"O\n\x0f\x46\x65\x64\x65rateRequest\x12.\n\x06\x61\x63\x63\x65pt\x18\x01 \x01(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\x12\x0c\n\x04\x64rop\x18\x02 \x01(\t\"W\n\x10\x46\x65\x64\x65rateResponse\x12/\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"$\n\x12ListRecordsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"I\n\x13ListRecordsResponse\x12\x32\n\x07records\x18\x01 \x03(\x0b\x32!.sovereign.mesh.v1.StoredEnvelope\"]\n\x0eStoredEnvelope\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1b.sovereign.mesh.v1.Envelope\x12\x0f\n\x07refused\x18\x03 \x01(\t\"\x12\n\x10GetStatusRequest\"z\n\x11GetStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x17\n\x0f\x62oard_connected\x18\x02 \x01(\x08\x12\x18\n\x10snapshot_version\x18\x03 \x01(\x04\x12\r\n\x05\x66resh\x18\x04 \x03(\t\x12\r\n\x05stale\x18\x05 \x03(\t\"+\n\rEnrollRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\"o\n\x0e\x45nrollResponse\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x03(\x0c\x12/\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"[\n\rRenewResponse\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x03(\x0c\x12/\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle2\xf5\x08\n\x05\x41\x64min\x12\\\n\x0b\x41pplyPolicy\x12%.sovereign.mesh.v1.ApplyPolicyRequest\x1a&.sovereign.mesh.v1.ApplyPolicyResponse\x12V\n\tGetPolicy\x12#.sovereign.mesh.v1.GetPolicyRequest\x1a$.sovereign.mesh.v1.GetPolicyResponse\x12h\n\x0f\x43reateJoinToken\x12).sovereign.mesh.v1.CreateJoinTokenRequest\x1a*.sovereign.mesh.v1.CreateJoinTokenResponse\x12V\n\tListNodes\x12#.sovereign.mesh.v1.ListNodesRequest\x1a$.sovereign.mesh.v1.ListNodesResponse\x12Y\n\nUpdateNode\x12$.sovereign.mesh.v1.UpdateNodeRequest\x1a%.sovereign.mesh.v1.UpdateNodeResponse\x12k\n\x10IssueCertificate\x12*.sovereign.mesh.v1.IssueCertificateRequest\x1a+.sovereign.mesh.v1.IssueCertificateResponse\x12M\n\x06Revoke\x12 .sovereign.mesh.v1.RevokeRequest\x1a!.sovereign.mesh.v1.RevokeResponse\x12h\n\x0f\x41pplyCollection\x12).sovereign.mesh.v1.ApplyCollectionRequest\x1a*.sovereign.mesh.v1.ApplyCollectionResponse\x12h\n\x0fListCollections\x12).sovereign.mesh.v1.ListCollectionsRequest\x1a*.sovereign.mesh.v1.ListCollectionsResponse\x12S\n\x08\x46\x65\x64\x65rate\x12\".sovereign.mesh.v1.FederateRequest\x1a#.sovereign.mesh.v1.FederateResponse\x12\\\n\x0bListRecords\x12%.sovereign.mesh.v1.ListRecordsRequest\x1a&.sovereign.mesh.v1.ListRecordsResponse\x12V\n\tGetStatus\x12#.sovereign.mesh.v1.GetStatusRequest\x1a$.sovereign.mesh.v1.GetStatusResponse2\xa6\x01\n\tEnrolment\x12M\n\x06\x45nroll\x12 .sovereign.mesh.v1.EnrollRequest\x1a!.sovereign.mesh.v1.EnrollResponse\x12J\n\x05Renew\x12\x1f.sovereign.mesh.v1.RenewRequest\x1a .sovereign.mesh.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,30 +63,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEREQUEST']._serialized_end=1259
   _globals['_REVOKERESPONSE']._serialized_start=1261
   _globals['_REVOKERESPONSE']._serialized_end=1297
-  _globals['_FEDERATEREQUEST']._serialized_start=1299
-  _globals['_FEDERATEREQUEST']._serialized_end=1378
-  _globals['_FEDERATERESPONSE']._serialized_start=1380
-  _globals['_FEDERATERESPONSE']._serialized_end=1467
-  _globals['_LISTRECORDSREQUEST']._serialized_start=1469
-  _globals['_LISTRECORDSREQUEST']._serialized_end=1505
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=1507
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=1580
-  _globals['_STOREDENVELOPE']._serialized_start=1582
-  _globals['_STOREDENVELOPE']._serialized_end=1675
-  _globals['_GETSTATUSREQUEST']._serialized_start=1677
-  _globals['_GETSTATUSREQUEST']._serialized_end=1695
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1697
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1819
-  _globals['_ENROLLREQUEST']._serialized_start=1821
-  _globals['_ENROLLREQUEST']._serialized_end=1864
-  _globals['_ENROLLRESPONSE']._serialized_start=1866
-  _globals['_ENROLLRESPONSE']._serialized_end=1977
-  _globals['_RENEWREQUEST']._serialized_start=1979
-  _globals['_RENEWREQUEST']._serialized_end=2006
-  _globals['_RENEWRESPONSE']._serialized_start=2008
-  _globals['_RENEWRESPONSE']._serialized_end=2099
-  _globals['_ADMIN']._serialized_start=2102
-  _globals['_ADMIN']._serialized_end=3031
-  _globals['_ENROLMENT']._serialized_start=3034
-  _globals['_ENROLMENT']._serialized_end=3200
+  _globals['_APPLYCOLLECTIONREQUEST']._serialized_start=1299
+  _globals['_APPLYCOLLECTIONREQUEST']._serialized_end=1397
+  _globals['_APPLYCOLLECTIONRESPONSE']._serialized_start=1399
+  _globals['_APPLYCOLLECTIONRESPONSE']._serialized_end=1477
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1479
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1503
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1505
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1586
+  _globals['_COLLECTIONVIEW']._serialized_start=1589
+  _globals['_COLLECTIONVIEW']._serialized_end=1735
+  _globals['_FEDERATEREQUEST']._serialized_start=1737
+  _globals['_FEDERATEREQUEST']._serialized_end=1816
+  _globals['_FEDERATERESPONSE']._serialized_start=1818
+  _globals['_FEDERATERESPONSE']._serialized_end=1905
+  _globals['_LISTRECORDSREQUEST']._serialized_start=1907
+  _globals['_LISTRECORDSREQUEST']._serialized_end=1943
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=1945
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=2018
+  _globals['_STOREDENVELOPE']._serialized_start=2020
+  _globals['_STOREDENVELOPE']._serialized_end=2113
+  _globals['_GETSTATUSREQUEST']._serialized_start=2115
+  _globals['_GETSTATUSREQUEST']._serialized_end=2133
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2135
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2257
+  _globals['_ENROLLREQUEST']._serialized_start=2259
+  _globals['_ENROLLREQUEST']._serialized_end=2302
+  _globals['_ENROLLRESPONSE']._serialized_start=2304
+  _globals['_ENROLLRESPONSE']._serialized_end=2415
+  _globals['_RENEWREQUEST']._serialized_start=2417
+  _globals['_RENEWREQUEST']._serialized_end=2444
+  _globals['_RENEWRESPONSE']._serialized_start=2446
+  _globals['_RENEWRESPONSE']._serialized_end=2537
+  _globals['_ADMIN']._serialized_start=2540
+  _globals['_ADMIN']._serialized_end=3681
+  _globals['_ENROLMENT']._serialized_start=3684
+  _globals['_ENROLMENT']._serialized_end=3850
 # @@protoc_insertion_point(module_scope)

@@ -136,6 +136,48 @@ class RevokeResponse(_message.Message):
     generation: int
     def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
+class ApplyCollectionRequest(_message.Message):
+    __slots__ = ("collection", "dry_run")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    collection: _records_pb2.CollectionRecord
+    dry_run: bool
+    def __init__(self, collection: _Optional[_Union[_records_pb2.CollectionRecord, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class ApplyCollectionResponse(_message.Message):
+    __slots__ = ("generation", "digest", "changed")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    digest: str
+    changed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, generation: _Optional[int] = ..., digest: _Optional[str] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListCollectionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCollectionsResponse(_message.Message):
+    __slots__ = ("collections",)
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    collections: _containers.RepeatedCompositeFieldContainer[CollectionView]
+    def __init__(self, collections: _Optional[_Iterable[_Union[CollectionView, _Mapping]]] = ...) -> None: ...
+
+class CollectionView(_message.Message):
+    __slots__ = ("trust_domain", "collection", "digest", "nodes", "mismatched")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    MISMATCHED_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    collection: _records_pb2.CollectionRecord
+    digest: str
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    mismatched: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, trust_domain: _Optional[str] = ..., collection: _Optional[_Union[_records_pb2.CollectionRecord, _Mapping]] = ..., digest: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., mismatched: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class FederateRequest(_message.Message):
     __slots__ = ("accept", "drop")
     ACCEPT_FIELD_NUMBER: _ClassVar[int]

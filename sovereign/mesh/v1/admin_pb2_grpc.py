@@ -70,6 +70,16 @@ class AdminStub:
                 request_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.ApplyCollection = channel.unary_unary(
+                '/sovereign.mesh.v1.Admin/ApplyCollection',
+                request_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ApplyCollectionRequest.SerializeToString,
+                response_deserializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ApplyCollectionResponse.FromString,
+                _registered_method=True)
+        self.ListCollections = channel.unary_unary(
+                '/sovereign.mesh.v1.Admin/ListCollections',
+                request_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ListCollectionsRequest.SerializeToString,
+                response_deserializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ListCollectionsResponse.FromString,
+                _registered_method=True)
         self.Federate = channel.unary_unary(
                 '/sovereign.mesh.v1.Admin/Federate',
                 request_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.FederateRequest.SerializeToString,
@@ -142,6 +152,20 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyCollection(self, request, context):
+        """Signs and publishes how a collection is indexed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCollections(self, request, context):
+        """The collections of every trust domain that this authority knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Federate(self, request, context):
         """Accepts another authority's trust bundle, or drops it.
         """
@@ -200,6 +224,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.RevokeRequest.FromString,
                     response_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.RevokeResponse.SerializeToString,
+            ),
+            'ApplyCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyCollection,
+                    request_deserializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ApplyCollectionRequest.FromString,
+                    response_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ApplyCollectionResponse.SerializeToString,
+            ),
+            'ListCollections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCollections,
+                    request_deserializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ListCollectionsRequest.FromString,
+                    response_serializer=sovereign_dot_mesh_dot_v1_dot_admin__pb2.ListCollectionsResponse.SerializeToString,
             ),
             'Federate': grpc.unary_unary_rpc_method_handler(
                     servicer.Federate,
@@ -407,6 +441,60 @@ class Admin:
             '/sovereign.mesh.v1.Admin/Revoke',
             sovereign_dot_mesh_dot_v1_dot_admin__pb2.RevokeRequest.SerializeToString,
             sovereign_dot_mesh_dot_v1_dot_admin__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sovereign.mesh.v1.Admin/ApplyCollection',
+            sovereign_dot_mesh_dot_v1_dot_admin__pb2.ApplyCollectionRequest.SerializeToString,
+            sovereign_dot_mesh_dot_v1_dot_admin__pb2.ApplyCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sovereign.mesh.v1.Admin/ListCollections',
+            sovereign_dot_mesh_dot_v1_dot_admin__pb2.ListCollectionsRequest.SerializeToString,
+            sovereign_dot_mesh_dot_v1_dot_admin__pb2.ListCollectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,16 +41,46 @@ class NodeFacts(_message.Message):
     def __init__(self, location: _Optional[str] = ..., operator_domicile: _Optional[str] = ..., controller: _Optional[str] = ..., admin_access: _Optional[_Iterable[str]] = ..., assurances: _Optional[_Iterable[str]] = ..., cordoned: _Optional[bool] = ..., dns_name: _Optional[str] = ...) -> None: ...
 
 class NodeRecord(_message.Message):
-    __slots__ = ("endpoints", "models", "collections", "software_version")
+    __slots__ = ("endpoints", "models", "software_version", "collections")
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
-    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
     endpoints: _containers.RepeatedScalarFieldContainer[str]
     models: _containers.RepeatedCompositeFieldContainer[Model]
-    collections: _containers.RepeatedScalarFieldContainer[str]
     software_version: str
-    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., collections: _Optional[_Iterable[str]] = ..., software_version: _Optional[str] = ...) -> None: ...
+    collections: _containers.RepeatedCompositeFieldContainer[HeldCollection]
+    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., software_version: _Optional[str] = ..., collections: _Optional[_Iterable[_Union[HeldCollection, _Mapping]]] = ...) -> None: ...
+
+class HeldCollection(_message.Message):
+    __slots__ = ("name", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class CollectionRecord(_message.Message):
+    __slots__ = ("name", "embedder", "embedder_digest", "dimensions", "analyzer", "k1", "b", "average_length", "chunk_tokens")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    ANALYZER_FIELD_NUMBER: _ClassVar[int]
+    K1_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    AVERAGE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    embedder: str
+    embedder_digest: str
+    dimensions: int
+    analyzer: str
+    k1: float
+    b: float
+    average_length: float
+    chunk_tokens: int
+    def __init__(self, name: _Optional[str] = ..., embedder: _Optional[str] = ..., embedder_digest: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., k1: _Optional[float] = ..., b: _Optional[float] = ..., average_length: _Optional[float] = ..., chunk_tokens: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "digest", "context_tokens", "tasks")
