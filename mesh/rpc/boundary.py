@@ -3,8 +3,8 @@
 gRPC's own handling would send an exception's text to the caller and write it to the log, and texts may
 quote a payload (I1). Here an unexpected exception becomes INTERNAL with an incident number, and the log
 gets the number, the exception's type and its frames. A message that does not parse becomes
-REQUEST_INVALID. Handlers themselves just raise MeshError. Large answers that nobody reads are counted
-(unread.py).
+REQUEST_INVALID, in a stream of requests as well, where one that is too large becomes REQUEST_TOO_LARGE.
+Handlers themselves just raise MeshError. Large answers that nobody reads are counted (unread.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -30,10 +30,15 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps every handler once. `new_id` makes incident numbers."""
+    """Wraps every handler once. `new_id` makes incident numbers.
 
-    def __init__(self, new_id: Callable[[], str]) -> None:
+    `max_message_bytes` bounds each message of a stream of requests: a servicer that takes one message
+    sees its size before it does anything, one that takes a stream should not have to remember to.
+    """
+
+    def __init__(self, new_id: Callable[[], str], max_message_bytes: int = 1024 * 1024) -> None:
         self._new_id = new_id
+        self._max_message_bytes = max_message_bytes
         self._wrapped: dict[str, Any] = {}
         self._unread = UnreadAnswers()
 
@@ -53,23 +58,31 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return self._wrapped.setdefault(method, self._wrap(method, handler))
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        if handler.request_streaming:
-            return handler
-        make = (
-            grpc.unary_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-        inner = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        make, inner = _KINDS[handler.request_streaming, handler.response_streaming](handler)
         if inspect.isasyncgenfunction(inner):
             behaviour: Any = self._around_generator(method, inner)
         else:
             behaviour = self._around_coroutine(method, inner)
+        parse = self._strict if handler.request_streaming else _tolerant
         return make(
             behaviour,
-            request_deserializer=_tolerant(handler.request_deserializer),
+            request_deserializer=parse(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+    def _strict(self, deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+        """For a stream of requests. What this raises, gRPC raises where the handler reads its next one."""
+        limit = self._max_message_bytes
+
+        def parse(data: bytes) -> Any:
+            if len(data) > limit:
+                raise MeshError(Reason.REQUEST_TOO_LARGE, f"a message of a stream has at most {limit} bytes")
+            try:
+                return data if deserialize is None else deserialize(data)
+            except DecodeError:
+                raise _not_the_message() from None
+
+        return parse
 
     def _around_coroutine(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
         async def guarded(request: Any, context: _Context) -> Any:
@@ -141,5 +154,18 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 def _well_formed(request: Any) -> Any:
     if request is _MALFORMED:
-        raise MeshError(Reason.REQUEST_INVALID, "the request is not the message that this method takes")
+        raise _not_the_message()
     return request
+
+
+def _not_the_message() -> MeshError:
+    return MeshError(Reason.REQUEST_INVALID, "the request is not the message that this method takes")
+
+
+# By (stream of requests, stream of answers): what makes the handler, and the behaviour within.
+_KINDS: Mapping[tuple[bool, bool], Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]]] = {
+    (False, False): lambda handler: (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
+    (False, True): lambda handler: (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
+    (True, False): lambda handler: (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
+    (True, True): lambda handler: (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
+}

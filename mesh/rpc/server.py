@@ -76,8 +76,9 @@ class MeshServer:
         self._health = HealthServicer()
         self._services: list[str] = []
         self.ports: list[int] = []
+        bounds = limits or ServerLimits()
         self.grpc = grpc.aio.server(
-            interceptors=[ErrorBoundary(new_id)], options=(limits or ServerLimits()).options()
+            interceptors=[ErrorBoundary(new_id, bounds.max_request_bytes)], options=bounds.options()
         )
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, name: str) -> None:
