@@ -1,4 +1,4 @@
-"""What an authority says on the board: its policy, facts, revocations and federation.
+"""What an authority says on the board: its policy, facts, revocations, federation and collections.
 
 Each change reads what is in force, changes it and publishes the next generation, one change at a time,
 and only while the board answers: whoever does not know the list in force must not replace it.
@@ -21,11 +21,14 @@ from mesh.codec.records import MAX_REVOCATIONS
 from mesh.core.errors import MeshError, Reason
 from mesh.core.policy import validate_policy
 from mesh.core.records import RecordKey, RecordType
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Revocations, TrustBundle
 from mesh.core.types import NodeFacts, SpiffeId, jurisdiction_of
 from mesh.identity.bundle import check_bundle
 
 RETRY_HINT_S = 5.0
+# As many as a node can say that it holds.
+MAX_COLLECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,17 @@ class PolicyChange:
     generation: int
     digest: str
     ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionChange:
+    """Settings that were checked, and published unless `generation` is what it was before (0: never).
+
+    `changed` names the settings that differ from those in force before.
+    """
+
+    generation: int
+    changed: tuple[str, ...] = ()
 
 
 class AuthorityRecords:
@@ -79,6 +93,29 @@ class AuthorityRecords:
             return PolicyChange(held.statement.generation if held else 0, digest, ids)
         generation = await self._publish(RecordType.POLICY, "", lambda: codec.policy_to_payload(cedar))
         return PolicyChange(generation, digest, ids)
+
+    async def apply_collection(self, spec: CollectionSpec, *, dry_run: bool = False) -> CollectionChange:
+        """Puts a collection's settings in force. REQUEST_TOO_LARGE if there are too many collections."""
+        key = self._key(RecordType.COLLECTION, spec.name)
+        changes: list[CollectionChange] = []
+
+        def payload() -> bytes:
+            changes.append(self._collection_change(key, spec))
+            return codec.collection_to_payload(spec)
+
+        if dry_run:
+            payload()
+            return changes[-1]
+        generation = await self._publish(key.type, key.name, payload)
+        return CollectionChange(generation, changes[-1].changed)
+
+    def _collection_change(self, key: RecordKey, spec: CollectionSpec) -> CollectionChange:
+        held = self._board.held(key)
+        if held is not None and isinstance(held.payload, CollectionSpec):
+            return CollectionChange(held.statement.generation, spec.difference(held.payload))
+        if sum(own.type is key.type for own in self._board.own()) >= MAX_COLLECTIONS:
+            raise MeshError(Reason.REQUEST_TOO_LARGE, f"an authority has at most {MAX_COLLECTIONS} collections")
+        return CollectionChange(0)
 
     async def state_facts(self, name: str, change: Callable[[], NodeFacts]) -> tuple[NodeFacts, int]:
         """States what `change` returns, which is called when no other change is under way."""

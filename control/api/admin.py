@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from control.actions import ActionLog
+from control.api.collections import Collections
 from control.ca.issuance import grant_by_administrator, require_administrator, require_node_name
 from control.ca.tokens import DEFAULT_TTL_S, JoinTokens
 from control.pending import PendingFacts
@@ -65,6 +66,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self._tokens = tokens
         self._pending = pending
         self._actions = actions
+        self._collections = Collections(board, records, actions)
         self._source = source
         self._clock = clock
         self._longest_s = longest_s
@@ -232,6 +234,21 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                     Reason.IDENTITY_NOT_ALLOWED, "revoking that would end this authority's own word"
                 )
         return ids
+
+    # --- collections -------------------------------------------------------------------------------
+
+    async def ApplyCollection(
+        self, request: admin_pb2.ApplyCollectionRequest, context: _Context
+    ) -> admin_pb2.ApplyCollectionResponse:
+        """Signs and publishes how a collection is indexed."""
+        return await self._collections.apply(request, self._administrator(context))
+
+    async def ListCollections(
+        self, request: admin_pb2.ListCollectionsRequest, context: _Context
+    ) -> admin_pb2.ListCollectionsResponse:
+        """The collections of every trust domain that this authority knows, and who holds them."""
+        self._administrator(context)
+        return self._collections.list()
 
     # --- other authorities -------------------------------------------------------------------------
 
