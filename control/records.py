@@ -114,7 +114,9 @@ class AuthorityRecords:
         if held is not None and isinstance(held.payload, CollectionSpec):
             return CollectionChange(held.statement.generation, spec.difference(held.payload))
         if sum(own.type is key.type for own in self._board.own()) >= MAX_COLLECTIONS:
-            raise MeshError(Reason.REQUEST_TOO_LARGE, f"an authority has at most {MAX_COLLECTIONS} collections")
+            raise MeshError(
+                Reason.REQUEST_TOO_LARGE, f"an authority has at most {MAX_COLLECTIONS} collections"
+            )
         return CollectionChange(0)
 
     async def state_facts(self, name: str, change: Callable[[], NodeFacts]) -> tuple[NodeFacts, int]:

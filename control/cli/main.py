@@ -19,6 +19,7 @@ from control.cli import (
     authority,
     chat,
     client,
+    collection,
     embed,
     models,
     node,
@@ -46,6 +47,7 @@ app.add_typer(trust.app, name="trust")
 app.add_typer(node.app, name="node")
 app.add_typer(client.app, name="client")
 app.add_typer(policy.app, name="policy")
+app.add_typer(collection.app, name="collection")
 app.command(name="place")(place.place)
 app.command(name="chat")(chat.chat)
 app.command(name="embed")(embed.embed)
