@@ -34,6 +34,7 @@ from node.api import inference
 from node.api.inference import InferenceService
 from node.config import ServingSettings, StatusSettings
 from node.engine.base import Engine, EngineState
+from node.gate import Gate
 from node.live_calls import LiveCalls
 from node.oversight import Oversight
 from node.permit_check import PermitCheck
@@ -97,18 +98,18 @@ class NodeRuntime:
             clock=time.monotonic,
             changed=self._changed,
         )
-        self.reception = Reception(
+        self.gate = Gate(
             view=self.board,
             source=source,
             placer=self.placer,
             permits=PermitCheck(source.id),
-            engine=parts.engine,
-            admission=self.admission,
             live=self.live,
             log=parts.log,
             clock=clock,
+            monotonic=time.monotonic,
             new_id=self.new_id,
         )
+        self.reception = Reception(self.gate, parts.engine, self.admission)
         self.oversight = Oversight(
             self.live,
             self.board,
@@ -167,7 +168,7 @@ class NodeRuntime:
     @property
     def ready(self) -> bool:
         """Whether it takes new requests."""
-        return self.engine.state is EngineState.READY and not self.reception.draining
+        return self.engine.state is EngineState.READY and not self.gate.draining
 
     async def start(self) -> None:
         """Listens and serves; the engine may become ready later."""
@@ -191,7 +192,7 @@ class NodeRuntime:
 
     async def drain(self, grace_s: float) -> None:
         """Refuses what is new, lets what runs finish, for `grace_s` at most."""
-        self.reception.draining = True
+        self.gate.draining = True
         self._changed()
         await self.server.set_serving(False)
         _LOG.info("draining: %d requests in hand", self.admission.in_flight + self.admission.queued)
@@ -247,7 +248,7 @@ class NodeRuntime:
             in_flight=self.admission.in_flight,
             queued=self.admission.queued,
             capacity=self.engine.capacity,
-            draining=self.reception.draining,
+            draining=self.gate.draining,
             reported_at=self.parts.clock(),
         )
 
