@@ -87,15 +87,18 @@ def decision_to_pb(decision: Decision) -> placement_pb2.Decision:
     )
 
 
-def decision_from_pb(message: placement_pb2.Decision) -> Decision:
-    """Reads a decision that somebody else took; raises REQUEST_INVALID if it makes no sense."""
+def decision_from_pb(message: placement_pb2.Decision, *, ranked: int = MAX_TARGETS) -> Decision:
+    """Reads a decision that somebody else took, up to `ranked` permitted nodes of it.
+
+    Raises REQUEST_INVALID if it makes no sense.
+    """
     try:
         return Decision(
             id=message.id[:64],
             permitted=message.permitted,
             ranked=tuple(
                 Ranked(SpiffeId.parse(r.node), r.score, r.location[:2], tuple(r.permitted_by))
-                for r in message.ranked[:MAX_TARGETS]
+                for r in message.ranked[:ranked]
             ),
             refused=tuple(
                 Refused(
