@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 
-import Stemmer
+import Stemmer  # type: ignore[import-not-found] # a C module without stubs
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import MAX_TERM_BYTES, MAX_TERMS
@@ -24,8 +24,7 @@ from mesh.core.retrieval import MAX_TERM_BYTES, MAX_TERMS
 _WORD = re.compile(r"\w+")
 
 # Snowball's English stop words, cut at their apostrophes as the words of a text are.
-_STOP_WORDS = frozenset(
-    """
+_STOP_LIST = """
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers
     herself it its itself they them their theirs themselves what which who whom this that these those am is
     are was were be been being have has had having do does did doing would should could ought a an the and
@@ -34,8 +33,8 @@ _STOP_WORDS = frozenset(
     where why how all any both each few more most other some such no nor not only own same so than too very
     s t can will just don now d ll m re ve isn aren wasn weren hasn haven hadn doesn didn won wouldn shan
     shouldn couldn mustn let
-    """.split()
-)
+"""
+_STOP_WORDS = frozenset(_STOP_LIST.split())
 
 
 class Analyzer:
