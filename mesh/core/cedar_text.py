@@ -8,8 +8,8 @@ A policy set comes from another party, signed but not trusted to be sane, and ev
   that the parsed form can be read everywhere that the text can.
 - Strict validation against mesh/core/data/mesh.cedarschema; every policy carries a unique @id, by which
   decisions name it; no templates.
-- What the schema cannot say: countries are assigned ISO codes, and strings compared with the request's
-  data class are data classes. A slip of the pen in a forbid would open what it should close (I4).
+- What the schema cannot say: countries are assigned ISO codes, and strings compared with a data class
+  or a release level are such. A slip of the pen in a forbid would open what it should close (I4).
 
 Errors are POLICY_MALFORMED or POLICY_TOO_LARGE and name the line or the policy. Nothing is evaluated here.
 """
@@ -28,6 +28,7 @@ import cedarpy
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import COUNTRIES
+from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import DataClass
 
 MAX_POLICY_BYTES = 128 * 1024
@@ -37,6 +38,14 @@ MAX_PARTS = 200  # brackets, dots, "if", and operators that can be chained, in o
 SCHEMA = cedarpy.Schema.from_str(
     resources.files("mesh.core").joinpath("data/mesh.cedarschema").read_text("utf-8")
 )
+
+# What strings may be compared with, by the word of the context: its name for people, and the strings.
+_DATA_CLASSES = ("data class", frozenset(str(c) for c in DataClass))
+_WORDS: Mapping[str, tuple[str, frozenset[str]]] = {
+    "dataClass": _DATA_CLASSES,
+    "dataClasses": _DATA_CLASSES,
+    "level": ("release level", frozenset(level.word for level in list(ReleaseLevel)[1:])),
+}
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 # Cedar's own lexical rules for strings and comments (a carriage return ends a comment, too).
@@ -51,7 +60,8 @@ class PolicyText:
     """A policy set that was read.
 
     `id_of` maps Cedar's positional names to @ids. `names_clients` and `names_nodes` tell whether some
-    policy names a single client or node; `groups` are the groups that the policies name.
+    policy names a single client or node, `names_owners` whether some policy looks at a document's owner;
+    `groups` are the groups that the policies name.
     """
 
     digest: str
@@ -60,6 +70,7 @@ class PolicyText:
     id_of: Mapping[str, str]
     names_clients: bool
     names_nodes: bool
+    names_owners: bool
     groups: frozenset[str]
 
 
@@ -71,7 +82,8 @@ def read_policies(cedar: str) -> PolicyText:
     starts = _check_shape(cedar)
     try:
         policy_set = cedarpy.PolicySet.from_str(cedar)
-        document = json.loads(cedarpy.policies_to_json_str(cedar))
+        as_json = cedarpy.policies_to_json_str(cedar)
+        document = json.loads(as_json)
     except ValueError as error:
         _malformed(f"{_where_it_fails(cedar, starts)}: {_short(error)}")
     if document["templates"]:
@@ -94,6 +106,8 @@ def read_policies(cedar: str) -> PolicyText:
         id_of=id_of,
         names_clients="Client" in kinds,
         names_nodes="Node" in kinds,
+        # Whatever a policy does with it, it must name the attribute.
+        names_owners='"owner"' in as_json,
         groups=frozenset(name for kind, name in entities if kind == "Group"),
     )
 
@@ -179,9 +193,10 @@ def _check_words(policy: Any, policy_id: str) -> set[tuple[str, str]]:
     for node in _objects(policy):
         if isinstance(node.get("type"), str) and isinstance(node.get("id"), str):
             entities.add((node["type"], node["id"]))
-        for word in _compared_with_data_class(node):
-            if word not in set(DataClass):
-                _malformed(f"policy {policy_id}: as a data class, expected one of {', '.join(DataClass)}")
+        for attribute, word in _compared(node):
+            what, known = _WORDS[attribute]
+            if word not in known:
+                _malformed(f"policy {policy_id}: as a {what}, expected one of {', '.join(sorted(known))}")
     for kind, name in entities:
         if kind == "Jurisdiction" and name not in COUNTRIES:
             _malformed(
@@ -190,23 +205,23 @@ def _check_words(policy: Any, policy_id: str) -> set[tuple[str, str]]:
     return entities
 
 
-def _compared_with_data_class(node: Mapping[str, Any]) -> Iterator[str]:
-    """String literals that some operator sets against context.dataClass or context.dataClasses."""
+def _compared(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """String literals that some operator sets against a word of the context that has a fixed vocabulary."""
     for arguments in node.values():
         if not isinstance(arguments, dict) or not {"left", "right"} <= arguments.keys():
             continue
         for one, other in ((arguments["left"], arguments["right"]), (arguments["right"], arguments["left"])):
-            if _is_data_class(one):
-                yield from _literals(other)
+            attribute = _accessed(one)
+            if attribute in _WORDS:
+                yield from ((attribute, literal) for literal in _literals(other))
 
 
-def _is_data_class(expression: Any) -> bool:
+def _accessed(expression: Any) -> str:
+    """The attribute of the context that this expression is, or ""."""
     accessed = expression.get(".") if isinstance(expression, dict) else None
-    return (
-        isinstance(accessed, dict)
-        and accessed.get("left") == {"Var": "context"}
-        and accessed.get("attr") in ("dataClass", "dataClasses")
-    )
+    if isinstance(accessed, dict) and accessed.get("left") == {"Var": "context"}:
+        return str(accessed.get("attr"))
+    return ""
 
 
 def _literals(expression: Any) -> Iterator[str]:

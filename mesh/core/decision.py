@@ -14,6 +14,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 
 MAX_RANKED = 8
+MAX_FAN_OUT = 64  # nodes asked together
 MAX_REFUSED = 1000
 # An authority's policy set may hold thousands of policies that all determine an answer; an answer names
 # a thousand nodes. What is said of one node is bounded, or the two multiply.
@@ -53,7 +54,8 @@ class Refused(NamedTuple):
 class Decision:
     """What was decided and why. Times are Unix seconds.
 
-    `ranked` holds the permitted nodes, best first, at most 8 (1,000 if everybody was to be explained);
+    `ranked` holds the permitted nodes, best first, at most 8 (64 if they are to be asked together, 1,000 if
+    everybody was to be explained);
     `refused` the refused ones that were looked at, at most 1,000, of `refused_total`; `considered` is
     how many nodes there were. Permits issued on it hold until `expires_at`.
     """

@@ -5,6 +5,11 @@ is the node revoked; does anybody serve the model at all; the caller's narrowing
 sender's authority; those of the receiver's (I3: both must allow, the same authority is asked once);
 is the node cordoned; does it serve the model.
 
+A search names a collection where a model would stand. Who asks on a client's behalf need not hold any of
+it, so nothing is filtered by it, until the question is who holds it (`Question.collection`): then only
+holders are candidates, and those whose index was made with other settings are refused, since their scores
+would not compare.
+
 The outcome holds as long as the records, the question and the day stay the same. Load, readiness and
 freshness are of the moment and are judged in mesh/core/placement.py.
 """
@@ -20,18 +25,21 @@ from mesh.core.decision import MAX_REFUSED, Refused, sentence
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import may_sign
 from mesh.core.policy import PolicyEngine, Verdict
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Candidate, Snapshot
 from mesh.core.types import TASK_OF, Action, Narrowing, Principal, RequestContext, SpiffeId, jurisdiction_of
 
 
 class Question(NamedTuple):
-    """What is to be placed. `model` is "" for any; `placer` is None where a node judges for itself."""
+    """What is to be placed. `model` is "" for any, and the collection's name where the action is search;
+    `placer` is None where a node judges for itself; `collection` is there where its holders are sought."""
 
     principal: Principal
     action: Action
     context: RequestContext
     model: str
     placer: SpiffeId | None
+    collection: CollectionSpec | None = None
 
 
 class Feasible(NamedTuple):
@@ -78,7 +86,11 @@ def filter_by_records(
         refusals.append(_Refusal(stage, Refused(c.id, reason, sentence(detail), policies, c.facts.location)))
 
     task = TASK_OF.get(question.action)
-    known_model = not question.model or any(c.record.serves(question.model, task) for c in everybody)
+    known_model = (
+        not question.model
+        or question.action is Action.SEARCH
+        or any(c.record.serves(question.model, task) for c in everybody)
+    )
     placed: list[Candidate] = []
     for candidate in everybody:
         problem = _before_policy(snapshot, question, candidate, known_model)
@@ -109,6 +121,8 @@ def filter_by_records(
             )
         elif task is not None and candidate.record.serves(question.model, task) is None:
             refuse(4, candidate, Reason.MODEL_NOT_SERVED, "it does not serve the model that is asked for")
+        elif question.collection and (differs := _difference(snapshot, question.collection, candidate)):
+            refuse(4, candidate, Reason.COLLECTION_MISMATCH, differs)
         else:
             permitted_by = sent.policies
             if received is not sent:
@@ -157,6 +171,20 @@ def _before_policy(
     if not known_model:
         return Reason.MODEL_NOT_SERVED, "no node of the mesh serves the model that is asked for"
     return _narrowed(question.context.narrowing, candidate)
+
+
+def _difference(snapshot: Snapshot, spec: CollectionSpec, candidate: Candidate) -> str:
+    """Why its index of the collection does not compare with ours; "" if it does. Names settings, never
+    their values."""
+    held = candidate.record.holds(spec.name)
+    if held is None:
+        return "it does not hold the collection"
+    if held.digest == spec.digest:
+        return ""
+    theirs = snapshot.collections.get(candidate.id.trust_domain, {}).get(spec.name)
+    if theirs is None or theirs.digest != held.digest:
+        return "its index was made with other settings than ours, which its authority does not publish"
+    return f"its index was made with other settings than ours: {', '.join(spec.difference(theirs))}"
 
 
 def _narrowed(narrowing: Narrowing, candidate: Candidate) -> tuple[Reason, str] | None:

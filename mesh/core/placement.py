@@ -13,6 +13,10 @@ Randomized Load Balancing", 2001; kube-scheduler's percentageOfNodesToScore rest
 cost that does not grow with the mesh. With no more feasible nodes than the window holds, the choice is
 exact.
 
+A search goes to a node of the caller's own authority, which asks the holders of the collection: there is
+nothing to choose then, everybody permitted is asked (`fan_out`). It needs indexes, not engines, so an
+engine that is not ready refuses nobody.
+
 Every decision explains itself: who is ranked and permitted by which policies, who was refused and why.
 If nothing is permitted, or on request, that is every node; otherwise those that were looked at.
 
@@ -27,13 +31,22 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from mesh.core.bounded import Bounded
-from mesh.core.decision import MAX_RANKED, MAX_REFUSED, Decision, Ranked, Refused, sentence
+from mesh.core.decision import (
+    MAX_FAN_OUT,
+    MAX_RANKED,
+    MAX_REFUSED,
+    Decision,
+    Ranked,
+    Refused,
+    sentence,
+)
 from mesh.core.errors import MeshError, Reason
 from mesh.core.filters import Eligible, Feasible, Question, filter_by_records
 from mesh.core.permits import PERMIT_TTL_S
 from mesh.core.policy import PolicyEngine
 from mesh.core.reservations import Reservations
-from mesh.core.snapshot import Snapshot
+from mesh.core.retrieval import CollectionSpec
+from mesh.core.snapshot import Candidate, Snapshot
 from mesh.core.targets import Offer, Permitted, permitted_targets
 from mesh.core.types import Action, NodeStatus, Principal, RequestContext, SpiffeId
 
@@ -52,6 +65,8 @@ __all__ = [
 WINDOW = 16
 QUESTIONS_REMEMBERED = 256
 _DAY_S = 86_400
+# What the placer knows of itself where nobody has reported it.
+_OURSELVES = NodeStatus(ready=True, in_flight=0, queued=0, capacity=1)
 
 _Outcome = tuple[list[tuple[float, str, Feasible]], list[Refused]]
 
@@ -87,6 +102,7 @@ class Placer:
     ) -> Decision:
         """Where this request may go, best first. A refusal is an answer, not an error.
 
+        A search (then `model` is the collection) may go to nodes of the caller's own trust domain only.
         `statuses` holds what nodes last said, the placer's own entry included. The chosen node is
         reserved in `reservations`, unless everybody is to be explained: explaining promises nothing.
         Raises TENANT_MISMATCH, IDENTITY_REVOKED or COUNTRY_UNKNOWN when the caller itself will not do.
@@ -104,6 +120,39 @@ class Placer:
         if ranked and reservations is not None and not explain:
             reservations.reserve(ranked[0].node, decision_id, now)
         return self._decision(snapshot, eligible, ranked, refused, placer, now, decision_id)
+
+    def fan_out(
+        self,
+        snapshot: Snapshot,
+        statuses: Mapping[SpiffeId, NodeStatus],
+        *,
+        principal: Principal,
+        context: RequestContext,
+        spec: CollectionSpec,
+        placer: SpiffeId,
+        now: float,
+        decision_id: str,
+    ) -> Decision:
+        """Which holders of the collection may be asked this caller's question: all that are permitted.
+
+        `placer` is the node that asks on the caller's behalf; it may be one of them, and needs no status.
+        Only nodes that hold the collection by name are considered; another index than `spec` says is
+        COLLECTION_MISMATCH. At most MAX_FAN_OUT are ranked, the least busy. Raises like `place`.
+        """
+        _check_caller(snapshot, principal, context)
+        question = Question(principal, Action.SEARCH, context, spec.name, placer, spec)
+        eligible = self._by_records(snapshot, question, now)
+        known = {placer: _OURSELVES, **statuses}
+        scored, refused = _look(
+            snapshot, known, question, eligible, frozenset(), None, now, len(eligible.feasible)
+        )
+        scored.sort(key=_score_then_name)
+        ranked = tuple(Ranked(f.node, score, f.location, f.permitted_by) for score, _, f in scored)
+        refused += [
+            Refused(each.node, Reason.NODE_EXCLUDED, f"more than {MAX_FAN_OUT} nodes", (), each.location)
+            for each in ranked[MAX_FAN_OUT:]
+        ]
+        return self._decision(snapshot, eligible, ranked[:MAX_FAN_OUT], refused, placer, now, decision_id)
 
     def judge_here(
         self,
@@ -152,12 +201,13 @@ class Placer:
             question.context.digest,
             question.model,
             question.placer,
+            question.collection and question.collection.digest,
             only,
             day,
         )
         eligible = self._eligible.get(key)
         if eligible is None:
-            candidates = snapshot.candidates.values() if only is None else [snapshot.candidates[only]]
+            candidates = _considered(snapshot, question) if only is None else [snapshot.candidates[only]]
             on = datetime.datetime.fromtimestamp(day * _DAY_S, datetime.UTC).date()
             eligible = filter_by_records(snapshot, self._engine, question, candidates, on)
             self._eligible.put(key, eligible)
@@ -177,6 +227,7 @@ class Placer:
             and before.groups == snapshot.groups
             and before.revocations == snapshot.revocations
             and before.candidates == snapshot.candidates
+            and before.collections == snapshot.collections
         ):
             self._eligible.clear()
             engine = self._engine
@@ -209,6 +260,16 @@ class Placer:
         )
 
 
+def _considered(snapshot: Snapshot, question: Question) -> list[Candidate]:
+    """Everybody; for a search the nodes that could ask for the caller, or those that could be asked."""
+    everybody = list(snapshot.candidates.values())
+    if question.collection is not None:
+        return [c for c in everybody if c.record.holds(question.collection.name)]
+    if question.action is Action.SEARCH:
+        return [c for c in everybody if c.id.trust_domain == question.principal.id.trust_domain]
+    return everybody
+
+
 def _check_caller(snapshot: Snapshot, principal: Principal, context: RequestContext) -> None:
     if context.tenant and context.tenant != principal.tenant:
         raise MeshError(
@@ -236,6 +297,7 @@ def _look(
     scored: list[tuple[float, str, Feasible]] = []
     refused: list[Refused] = []
     stale: dict[str, str] = {}
+    needs_no_engine = question.action is Action.SEARCH
     feasible = eligible.feasible
     position = eligible.cursor
     for _ in range(len(feasible)):
@@ -247,7 +309,7 @@ def _look(
             problem = (Reason.NODE_EXCLUDED, "the caller has excluded it")
         elif candidate.crosses_border and (why := _stale(snapshot, question, candidate, now, stale)):
             problem = (Reason.RECORDS_STALE, why)
-        elif status is None or not status.ready or status.draining:
+        elif status is None or status.draining or not (status.ready or needs_no_engine):
             problem = (Reason.NODE_NOT_READY, _not_ready(status))
         elif (
             candidate.crosses_border

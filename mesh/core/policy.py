@@ -8,6 +8,8 @@ Rules kept here:
   permitted: a permission for confidential data never lets special-category data ride along.
 - Policies see only what the authority states about a node (NodeFacts), the caller's home and tenant,
   and the request's own words. They never see load, health or payload.
+- Release is asked about documents, not about the request: their classes, their owner, the level. Without
+  those there is nothing to judge, and that denies.
 - Answers are remembered by what they depend on: the policies' and groups' digests, the day, the
   caller's home and tenant, the action, the words of the request and the node's attributes. The
   caller's or node's name is part of that only where a policy set names one (PolicyText.names_*).
@@ -21,7 +23,7 @@ import datetime
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cedarpy
 
@@ -35,6 +37,8 @@ from mesh.core.types import Action, DataClass, NodeFacts, Principal, RequestCont
 
 # Each entry is a verdict of a few hundred bytes; 20 attribute sets x 2 authorities x 100 contexts fit.
 VERDICTS_REMEMBERED = 16_384
+# 4 levels x 2 authorities x the kinds of documents of a node. Apart: they would crowd out the rest.
+RELEASES_REMEMBERED = 16_384
 POLICY_SETS_REMEMBERED = 64
 COUNTRY_SETS_REMEMBERED = 8
 
@@ -56,15 +60,32 @@ class Verdict:
     missing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What all nodes of one judge_many call share."""
+class Disclosure(NamedTuple):
+    """What might be released: documents of these classes (the implied ones included, sorted), of this
+    owner and collection, at this level ("count" to "passage")."""
+
+    classes: tuple[DataClass, ...]
+    level: str
+    owner: str
+    collection: str
+
+
+class _Question(NamedTuple):
+    """One question to one authority, the node aside. `release` is there for the action release only."""
 
     trust_domain: str
     principal: Principal
     action: Action
     context: RequestContext
     classes: tuple[DataClass, ...]
+    release: Disclosure | None = None
+
+
+class _Ground(NamedTuple):
+    """What an authority's answers rest on."""
+
+    text: PolicyText
+    groups: Groups
 
 
 def validate_policy(cedar: str) -> tuple[str, ...]:
@@ -80,6 +101,7 @@ class PolicyEngine:
 
     def __init__(self) -> None:
         self._verdicts: Bounded[tuple[object, ...], Verdict] = Bounded(VERDICTS_REMEMBERED)
+        self._releases: Bounded[tuple[object, ...], Verdict] = Bounded(RELEASES_REMEMBERED)
         self._texts: Bounded[str, PolicyText | str] = Bounded(POLICY_SETS_REMEMBERED)
         self._countries: Bounded[tuple[str, datetime.date], cedarpy.Entities] = Bounded(
             COUNTRY_SETS_REMEMBERED
@@ -110,32 +132,15 @@ class PolicyEngine:
         on: datetime.date,
     ) -> list[Verdict]:
         """The same for many nodes; Cedar is asked once, about the distinct ones not asked before."""
-        text = self._text(snapshot, trust_domain)
-        if isinstance(text, Verdict):
-            return [text] * len(nodes)
-        groups = snapshot.groups.get(trust_domain) or Groups.shipped()
-        undefined = sorted(text.groups - groups.names())
-        if undefined:
-            verdict = Verdict(
-                False,
-                (),
-                f"the policies of {trust_domain} name the group {undefined[0]}, which it does not define",
-            )
-            return [verdict] * len(nodes)
+        ground = self._ground(snapshot, trust_domain)
+        if isinstance(ground, Verdict):
+            return [ground] * len(nodes)
+        if action is Action.RELEASE:
+            unnamed = "what may be released is judged for each document, by the node that holds it"
+            return [Verdict(False, (), unnamed)] * len(nodes)
         question = _Question(trust_domain, principal, action, context, context.judged_classes)
-        shared = (
-            text.digest,
-            groups.digest,
-            on,
-            principal.id if text.names_clients else None,
-            principal.jurisdiction,
-            principal.tenant,
-            action,
-            question.classes,
-            context.purpose,
-            context.transfer_basis,
-            context.tenant,
-        )
+        text = ground.text
+        shared = (*_shared(ground, question, on), action, question.classes)
         # What may make one node's answer differ from another's; a thousand nodes have a few dozen.
         kinds = [(n.trust_domain, f.attributes, n if text.names_nodes else None) for n, f in nodes]
         subjects = dict(zip(kinds, nodes, strict=True))
@@ -148,10 +153,46 @@ class PolicyEngine:
             else:
                 verdicts[kind] = remembered
         if unknown:
-            answers = self._ask(text, groups, question, [subjects[kind] for kind in unknown], on)
+            answers = self._ask(ground, [question], [subjects[kind] for kind in unknown], on)
             for kind, answer in zip(unknown, answers, strict=True):
                 verdicts[kind] = self._verdicts.put((*shared, *kind), answer)
         return [verdicts[kind] for kind in kinds]
+
+    def judge_releases(
+        self,
+        snapshot: Snapshot,
+        trust_domain: str,
+        principal: Principal,
+        node: SpiffeId,
+        facts: NodeFacts,
+        context: RequestContext,
+        disclosures: Sequence[Disclosure],
+        on: datetime.date,
+    ) -> list[Verdict]:
+        """What the policies of `trust_domain` say about each of these leaving that node for this caller.
+
+        Cedar is asked once, about those not asked before.
+        """
+        ground = self._ground(snapshot, trust_domain)
+        if isinstance(ground, Verdict):
+            return [ground] * len(disclosures)
+        text = ground.text
+        asked = [each if text.names_owners else each._replace(owner="") for each in disclosures]
+        question = _Question(trust_domain, principal, Action.RELEASE, context, ())
+        shared = (
+            *_shared(ground, question, on),
+            node.trust_domain,
+            facts.attributes,
+            node if text.names_nodes else None,
+        )
+        verdicts = {each: self._releases.get((*shared, each)) for each in asked}
+        unknown = [each for each, verdict in verdicts.items() if verdict is None]
+        if unknown:
+            questions = [question._replace(classes=each.classes, release=each) for each in unknown]
+            answers = self._ask(ground, questions, [(node, facts)], on)
+            for each, answer in zip(unknown, answers, strict=True):
+                verdicts[each] = self._releases.put((*shared, each), answer)
+        return [verdict for each in asked if (verdict := verdicts[each]) is not None]
 
     def names_clients(self, snapshot: Snapshot, trust_domain: str) -> bool:
         """Whether this authority's policies name single clients, so that answers depend on the name."""
@@ -162,6 +203,17 @@ class PolicyEngine:
         """The same for single nodes."""
         text = self._text(snapshot, trust_domain)
         return isinstance(text, PolicyText) and text.names_nodes
+
+    def _ground(self, snapshot: Snapshot, trust_domain: str) -> _Ground | Verdict:
+        text = self._text(snapshot, trust_domain)
+        if isinstance(text, Verdict):
+            return text
+        groups = snapshot.groups.get(trust_domain) or Groups.shipped()
+        undefined = sorted(text.groups - groups.names())
+        if undefined:
+            why = f"the policies of {trust_domain} name the group {undefined[0]}, which it does not define"
+            return Verdict(False, (), why)
+        return _Ground(text, groups)
 
     def _text(self, snapshot: Snapshot, trust_domain: str) -> PolicyText | Verdict:
         document = snapshot.policies.get(trust_domain)
@@ -179,17 +231,17 @@ class PolicyEngine:
 
     def _ask(
         self,
-        text: PolicyText,
-        groups: Groups,
-        question: _Question,
+        ground: _Ground,
+        questions: Sequence[_Question],
         nodes: Sequence[tuple[SpiffeId, NodeFacts]],
         on: datetime.date,
     ) -> list[Verdict]:
-        """One Cedar batch: every node x every judged class."""
-        entities = [_client_entity(question.principal)]
+        """One Cedar batch: every node x every question (of one caller) x every class judged in it."""
+        text, groups = ground
+        entities = [_client_entity(questions[0].principal)]
         entities += [_node_entity(node, facts, groups, on) for node, facts in nodes]
         handle = self._country_entities(groups, on).with_added_json_str(json.dumps(entities), SCHEMA)
-        contexts = [_context(question, data_class) for data_class in question.classes]
+        contexts = [[_context(question, c) for c in question.classes] for question in questions]
         requests = [
             {
                 "principal": {"type": "Client", "id": str(question.principal.id)},
@@ -198,10 +250,15 @@ class PolicyEngine:
                 "context": context,
             }
             for node, _ in nodes
-            for context in contexts
+            for question, of_classes in zip(questions, contexts, strict=True)
+            for context in of_classes
         ]
         results = iter(cedarpy.is_authorized_batch(requests, text.policy_set, handle, SCHEMA))
-        return [_verdict(text, question, [next(results) for _ in contexts]) for _ in nodes]
+        return [
+            _verdict(text, question, [next(results) for _ in question.classes])
+            for _ in nodes
+            for question in questions
+        ]
 
     def _country_entities(self, groups: Groups, on: datetime.date) -> cedarpy.Entities:
         key = (groups.digest, on)
@@ -218,13 +275,35 @@ class PolicyEngine:
         return handle
 
 
+def _shared(ground: _Ground, question: _Question, on: datetime.date) -> tuple[object, ...]:
+    """What an answer depends on besides the node, the action and what is asked about."""
+    principal, context = question.principal, question.context
+    return (
+        ground.text.digest,
+        ground.groups.digest,
+        on,
+        principal.id if ground.text.names_clients else None,
+        principal.jurisdiction,
+        principal.tenant,
+        context.purpose,
+        context.transfer_basis,
+        context.tenant,
+    )
+
+
 def _verdict(text: PolicyText, question: _Question, results: Iterable[cedarpy.AuthzResult]) -> Verdict:
     """All classes must be permitted; the first that is not explains the refusal."""
+    if not question.classes:  # only documents can lack one
+        return Verdict(False, (), "what has no data class is not judged: that refuses")
     permits: set[str] = set()
     for data_class, result in zip(question.classes, results, strict=True):
         diagnostics = result.diagnostics
         determining = tuple(sorted(text.id_of.get(name, name) for name in diagnostics.reasons))
         where = f"{question.trust_domain} {{}} {question.action} with {data_class} data there"
+        if question.release is not None:
+            where = (
+                f"{question.trust_domain} {{}} release of {data_class} documents at {question.release.level}"
+            )
         if diagnostics.errors:
             # Cedar skips a policy that fails. A forbid that is skipped would open what it closes.
             return Verdict(
@@ -244,15 +323,16 @@ def _verdict(text: PolicyText, question: _Question, results: Iterable[cedarpy.Au
 
 
 def _context(question: _Question, data_class: DataClass) -> str:
-    return json.dumps(
-        {
-            "dataClass": str(data_class),
-            "dataClasses": [str(c) for c in question.classes],
-            "purpose": question.context.purpose,
-            "transferBasis": question.context.transfer_basis,
-            "tenant": question.context.tenant or question.principal.tenant,
-        }
-    )
+    words: dict[str, object] = {
+        "dataClass": str(data_class),
+        "dataClasses": [str(c) for c in question.classes],
+        "purpose": question.context.purpose,
+        "transferBasis": question.context.transfer_basis,
+        "tenant": question.context.tenant or question.principal.tenant,
+    }
+    if question.release is not None:
+        _, words["level"], words["owner"], words["collection"] = question.release
+    return json.dumps(words)
 
 
 def _entity(

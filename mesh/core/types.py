@@ -202,8 +202,7 @@ class RequestContext:
     @cached_property
     def judged_classes(self) -> tuple[DataClass, ...]:
         """Every class that must be permitted: the named ones and those they imply, sorted."""
-        implied = (IMPLIED_CLASSES.get(c, frozenset()) for c in self.data_classes)
-        return tuple(sorted(self.data_classes.union(*implied)))
+        return with_implied(self.data_classes)
 
     @cached_property
     def digest(self) -> bytes:
@@ -218,6 +217,11 @@ class RequestContext:
         }
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(b"sovereign-mesh/v1/context\x00" + text.encode()).digest()
+
+
+def with_implied(classes: frozenset[DataClass]) -> tuple[DataClass, ...]:
+    """The classes and those they imply, sorted."""
+    return tuple(sorted(classes.union(*(IMPLIED_CLASSES.get(c, frozenset()) for c in classes))))
 
 
 def parse_data_class(text: str) -> DataClass:

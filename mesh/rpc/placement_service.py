@@ -16,9 +16,8 @@ import grpc
 from mesh import codec
 from mesh.core.decision import Decision
 from mesh.core.errors import MeshError, Reason
-from mesh.core.permits import MAX_PERMITS, Permit
+from mesh.core.permits import MAX_PERMITS
 from mesh.core.placement import Placer
-from mesh.core.records import RecordType
 from mesh.core.reservations import Reservations
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import TASK_OF, Action, NodeStatus, Principal, RequestContext, SpiffeId
@@ -27,6 +26,7 @@ from mesh.identity.names import dns_name_of
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import ADMIN, CLIENT, caller_of
 from mesh.rpc.pace import Pace, asker_of
+from mesh.rpc.permit_writer import PermitWriter
 from sovereign.mesh.v1 import placement_pb2, placement_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.Placement"
@@ -70,6 +70,7 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         self._monotonic = monotonic
         self._new_id = new_id
         self._pace = Pace()
+        self._permits = PermitWriter(source, new_id)
         self._reservations = Reservations()
 
     async def Place(
@@ -133,28 +134,20 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
     def _targets(
         self, snapshot: Snapshot, decision: Decision, caller: SpiffeId, question: _Question
     ) -> list[placement_pb2.Target]:
-        signer = self._source.signer
         targets = []
         for ranked in decision.ranked[:MAX_PERMITS]:
             candidate = snapshot.candidates[ranked.node]
-            permit = Permit(
-                decision.id,
-                caller,
+            envelope = self._permits.write(
+                decision,
                 ranked.node,
-                question.action,
-                question.context.digest,
-                question.model,
-                decision.policy_digests,
+                caller=caller,
+                action=question.action,
+                context=question.context,
+                model=question.model,
             )
-            envelope = signer.sign(
-                RecordType.PERMIT,
-                self._new_id(),
-                1,
-                decision.decided_at,
-                decision.expires_at,
-                codec.permit_to_payload(permit),
-            )
-            served = candidate.record.serves(question.model, TASK_OF.get(question.action))
+            served = None  # a search names a collection, and a model may have the same name
+            if question.action is not Action.SEARCH:
+                served = candidate.record.serves(question.model, TASK_OF.get(question.action))
             # Not the name that its authority states: a wrong one would make callers refuse the whole
             # answer, and so let one authority spoil the others' placements.
             name = dns_name_of(candidate.id)
