@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from mesh.settings import LogSettings, PlacementSettings, Settings, load_settings
 from mesh.store.configured import Address, BoardSettings
+from node.index.stores import StoreSettings
 
 # Environment variables that override settings, for secrets.
 SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
@@ -101,6 +102,37 @@ class StatusSettings(Settings):
         return self
 
 
+class BudgetSettings(Settings):
+    """How much one tenant may ask of this node's indexes, so that none can be drained by asking."""
+
+    searches_per_minute: int = Field(default=600, ge=1, le=1_000_000)
+    depth: int = Field(default=100, ge=1, le=100)
+    passages_per_day: int = Field(default=10_000, ge=0, le=1_000_000_000)
+    # A foreign authority can make any number of tenants: all of them together get so many shares.
+    per_authority_factor: int = Field(default=10, ge=1, le=10_000)
+
+
+class RetrievalSettings(Settings):
+    """This node's documents, and how questions are answered from them."""
+
+    enabled: bool = True
+    embedder: Literal["local", "engine"] = "local"
+    embedder_directory: Path | None = None
+    embedder_model: str = Field(default="", max_length=128)
+    dimensions: int = Field(default=384, ge=1, le=8192)
+    threads: int = Field(default=2, ge=1, le=256)
+    store: StoreSettings = StoreSettings()
+    statistics_threshold: int = Field(default=0, ge=0, le=1_000_000)
+    answers: Literal["read", "extract"] = "read"
+    budgets: BudgetSettings = BudgetSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RetrievalSettings:
+        if self.embedder == "local" and (self.embedder_model or self.dimensions != 384):
+            raise ValueError("embedder_model and dimensions are for embedder: engine")
+        return self
+
+
 class NodeSettings(Settings):
     """The whole file."""
 
@@ -113,6 +145,7 @@ class NodeSettings(Settings):
     serving: ServingSettings = ServingSettings()
     status: StatusSettings = StatusSettings()
     placement: PlacementSettings = PlacementSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -128,10 +161,15 @@ def load_config(path: Path, environment: Mapping[str, str]) -> NodeSettings:
     folder = path.resolve().parent
 
     identity = settings.identity.model_copy(update={"directory": folder / settings.identity.directory})
+    retrieval = settings.retrieval
+    update: dict[str, object] = {"store": retrieval.store.beside(folder)}
+    if retrieval.embedder_directory is not None:
+        update["embedder_directory"] = folder / retrieval.embedder_directory
     return settings.model_copy(
         update={
             "state_directory": folder / settings.state_directory,
             "identity": identity,
             "board": settings.board.beside(folder),
+            "retrieval": retrieval.model_copy(update=update),
         }
     )

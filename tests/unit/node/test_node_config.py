@@ -61,15 +61,18 @@ def test_the_example_comments_every_setting_and_its_default(tmp_path: Path):
         for line in text.splitlines()
     )
     found = yaml.safe_load(uncommented)
-    named = {
-        f"{group}.{name}" if isinstance(value, dict) else group
-        for group, value in found.items()
-        for name in (value if isinstance(value, dict) else [group])
-    }
-    assert named == _settings_of(NodeSettings)
+    assert _named(found) == _settings_of(NodeSettings)
     defaults = NodeSettings.model_validate(SMALLEST)
     for group in ("serving", "status", "log"):
         assert found[group] == getattr(defaults, group).model_dump(), group
+    assert found["retrieval"]["budgets"] == defaults.retrieval.budgets.model_dump()
+
+
+def _named(found: dict[str, Any], prefix: str = "") -> set[str]:
+    named = set()
+    for name, value in found.items():
+        named |= _named(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"}
+    return named
 
 
 def _is_setting(line: str) -> bool:
