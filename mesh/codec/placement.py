@@ -9,7 +9,6 @@ from google.protobuf.message import DecodeError
 from mesh.codec.context import action_from_pb, action_to_pb
 from mesh.codec.records import facts_to_pb, node_record_to_pb, status_to_pb
 from mesh.codec.wire import MAX_ENDPOINTS, bounded, endpoint, parse
-from mesh.core.decision import MAX_FAN_OUT
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import Permit
 from mesh.core.placement import Decision, Offer, Ranked, Refused
