@@ -230,6 +230,58 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
         ),
         Reason.CANCELLED: ("The caller went away.", "Nothing to do."),
     },
+    "Documents and indexes": {
+        Reason.COLLECTION_UNKNOWN: (
+            "No collection of this name is published by this authority, or held by this node.",
+            "`meshctl collection list`; then `meshctl collection apply` or `meshctl index create`.",
+        ),
+        Reason.COLLECTION_MISMATCH: (
+            "The node's index was made with other settings than the asker's authority publishes, so that"
+            " scores would not compare.",
+            "The detail names the settings. Agree on them, then `meshctl index rebuild` or ingest again.",
+        ),
+        Reason.EMBEDDER_MISMATCH: (
+            "The node has another embedding model than the collection asks for.",
+            "Configure that model on the node, or publish another collection.",
+        ),
+        Reason.COLLECTION_EXISTS: (
+            "The node has an index of this name already.",
+            "Use it, or `meshctl index delete` first.",
+        ),
+        Reason.FILTER_UNKNOWN: ("There is no such field to filter by.", "The message lists the fields."),
+        Reason.REFERENCE_UNKNOWN: (
+            "There is no such passage here, or none for this caller.",
+            "Search again: the document may have been replaced or deleted.",
+        ),
+        Reason.RELEASE_DENIED: (
+            "The policies do not release that much of the passage to this caller.",
+            "Ask for a lower level; the policies that decided are named.",
+        ),
+        Reason.BUDGET_EXHAUSTED: (
+            "The caller's budget at this node is used up: searches in a minute, or passages in a day.",
+            "Wait as long as the retry hint says, ask for fewer, or ask its operator for more.",
+        ),
+        Reason.DOCUMENT_UNREADABLE: (
+            "The file could not be read as what it says it is.",
+            "Look at the file; the others went on.",
+        ),
+        Reason.DOCUMENT_TOO_LARGE: (
+            "The file, or what it unpacks to, is over its limit.",
+            "Split it; the limits are in the message.",
+        ),
+        Reason.DOCUMENT_INVALID: (
+            "What is said of the document does not hold: its id, its classes, a date.",
+            "The message names the field.",
+        ),
+        Reason.INDEX_UNAVAILABLE: (
+            "The index is being opened or rebuilt, or its store does not answer.",
+            "Wait, or look at `meshctl index status`; it can be rebuilt from the node's own store.",
+        ),
+        Reason.PEER_MISBEHAVED: (
+            "A node answered what no honest node can say. Nothing of that answer was used.",
+            "Tell its operator; if it goes on, forbid the node.",
+        ),
+    },
     "Operation": {
         Reason.CONFIG_INVALID: (
             "A configuration or a local file does not hold.",

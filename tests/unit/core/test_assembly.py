@@ -16,6 +16,7 @@ from mesh.core.assembly import (
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
 from mesh.core.records import RecordKey, RecordType, Statement
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, TrustBundle
 from mesh.core.types import NodeFacts, NodeRecord, NodeStatus, SpiffeId
 
@@ -24,6 +25,7 @@ OWN, OTHER = TrustBundle(DE, (b"root",)), TrustBundle(FR, (b"root",))
 NOW = 1_000.0
 FACTS = NodeFacts("DE", "DE", "DE", frozenset({"DE"}))
 RECORD = NodeRecord(("127.0.0.1:1",), ())
+PAPERS = CollectionSpec("papers", "all-MiniLM-L6-v2", "sha256:" + "0" * 64, 384)
 POLICY = RecordKey(DE, RecordType.POLICY)
 STATUS = NodeStatus(True, 0, 0, 1)
 
@@ -74,6 +76,7 @@ def test_each_type_finds_its_place_in_the_snapshot(table: RecordTable) -> None:
     put(table, key(RecordType.REVOCATIONS), revoked)
     put(table, key(RecordType.GROUPS), groups)
     put(table, key(RecordType.HEADS), heads)
+    put(table, key(RecordType.COLLECTION, "papers"), PAPERS)
     snapshot = table.snapshot(7)
     assert snapshot.version == 7
     assert snapshot.trust_domain == DE
@@ -83,7 +86,8 @@ def test_each_type_finds_its_place_in_the_snapshot(table: RecordTable) -> None:
     assert snapshot.revocations == {DE: revoked}
     assert snapshot.groups == {DE: groups}
     assert snapshot.heads == {DE: heads}
-    assert len(snapshot.generations) == 7
+    assert snapshot.collections == {DE: {"papers": PAPERS}}
+    assert len(snapshot.generations) == 8
     assert snapshot.stale_reason(DE, NOW) == ""
 
 
@@ -146,11 +150,12 @@ def test_i4_expiry_denies_for_every_type(table: RecordTable, kind: RecordType) -
         RecordType.FEDERATION: (OTHER,),
         RecordType.GROUPS: Groups.shipped(),
         RecordType.HEADS: Heads(NOW, 60, {}),
+        RecordType.COLLECTION: PAPERS,
     }
+    names = {RecordType.FACTS: "a", RecordType.NODE: "a", RecordType.COLLECTION: "papers"}
     for other, payload in payloads.items():
-        name = "a" if other in (RecordType.FACTS, RecordType.NODE) else ""
         not_after = NOW + 10 if other is kind else NOW + 100
-        put(table, key(other, name), payload, not_after=not_after)
+        put(table, key(other, names.get(other, "")), payload, not_after=not_after)
     before = table.snapshot(1)
     assert table.next_expiry == NOW + 10
     assert not table.expire(NOW + 9)
@@ -163,6 +168,7 @@ def test_i4_expiry_denies_for_every_type(table: RecordTable, kind: RecordType) -
         RecordType.NODE: not after.candidates,
         RecordType.FEDERATION: FR not in after.bundles,
         RecordType.HEADS: not after.heads,
+        RecordType.COLLECTION: not after.collections.get(DE),
     }
     # These two deny by being there, so they stay, and only stop counting as current.
     denies_by_staying = {
@@ -170,8 +176,7 @@ def test_i4_expiry_denies_for_every_type(table: RecordTable, kind: RecordType) -
         RecordType.GROUPS: after.groups == before.groups,
     }
     assert {**denies_by_being_gone, **denies_by_staying}[kind]
-    name = "a" if kind in (RecordType.FACTS, RecordType.NODE) else ""
-    assert str(key(kind, name)) not in after.generations
+    assert str(key(kind, names.get(kind, ""))) not in after.generations
 
 
 def test_what_was_renewed_in_time_does_not_expire(table: RecordTable) -> None:
