@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from mesh.codec.context import context_from_pb
+from mesh.codec.search import filters_from_pb, filters_to_pb, level_from_pb, level_to_pb
 from mesh.core.answers import check_sentence
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merging import check_ranking, check_released, check_statistics
 from mesh.core.retrieval import (
     DEPTH,
     ID_BYTES,
-    MAX_FILTER_VALUES,
-    MAX_FILTERS,
     MAX_K,
     MAX_TERMS,
     AnswerSentence,
-    Filters,
     Reference,
     Released,
     ReleaseLevel,
@@ -55,40 +53,6 @@ def check_shard_request(message: _Request) -> None:
         raise MeshError(
             Reason.REQUEST_TOO_LARGE, f"a question to a node has at most {MAX_SHARD_REQUEST_BYTES} bytes"
         )
-
-
-def level_from_pb(number: int, unset: ReleaseLevel | None = None) -> ReleaseLevel:
-    """Reads a level; `unset` is what 0 means, REQUEST_INVALID without it."""
-    if number == 0 and unset is not None:
-        return unset
-    if not 1 <= number <= ReleaseLevel.PASSAGE:
-        raise MeshError(Reason.REQUEST_INVALID, "level: expected count, reference, snippet or passage")
-    return ReleaseLevel(number)
-
-
-def level_to_pb(level: ReleaseLevel) -> retrieval_pb2.ReleaseLevel:
-    """Writes it."""
-    return retrieval_pb2.ReleaseLevel.ValueType(int(level))
-
-
-def filters_from_pb(messages: Sequence[retrieval_pb2.Filter]) -> Filters:
-    """Reads filters; each field once. REQUEST_INVALID, FILTER_UNKNOWN."""
-    if len(messages) > MAX_FILTERS:
-        raise MeshError(Reason.REQUEST_INVALID, f"filters: expected at most {MAX_FILTERS}")
-    if any(len(message.any_of) > MAX_FILTER_VALUES for message in messages):
-        raise MeshError(Reason.REQUEST_INVALID, f"filter values: expected 1 to {MAX_FILTER_VALUES}")
-    fields = {message.field: frozenset(message.any_of) for message in messages}
-    if len(fields) != len(messages):
-        raise MeshError(Reason.REQUEST_INVALID, "filters: expected each field once, with all its values")
-    return Filters(fields)
-
-
-def filters_to_pb(filters: Filters) -> list[retrieval_pb2.Filter]:
-    """Writes them, sorted: the same filters are the same bytes."""
-    return [
-        retrieval_pb2.Filter(field=name, any_of=sorted(values))
-        for name, values in sorted(filters.fields.items())
-    ]
 
 
 # ---- Questions
@@ -146,7 +110,7 @@ def weigh_to_pb(weights: Iterable[float]) -> retrieval_pb2.ShardSearchRequest:
 
 def release_from_pb(message: retrieval_pb2.ShardRelease) -> tuple[tuple[bytes, ...], ReleaseLevel]:
     """Reads which ids to release, and at most how much of them."""
-    ids, level = tuple(message.ids[: MAX_K + 1]), level_from_pb(message.level)
+    ids, level = tuple(message.ids[: MAX_K + 1]), level_from_pb(message.level, ReleaseLevel.NOTHING)
     require_release(ids, level)
     return ids, level
 
@@ -188,7 +152,7 @@ def shard_fetch_from_pb(message: retrieval_pb2.ShardFetchRequest) -> tuple[Spiff
     """Reads for whom, which chunk, and at most how much of it."""
     require_collection_name(message.collection)
     require_id(message.id)
-    level = level_from_pb(message.level)
+    level = level_from_pb(message.level, ReleaseLevel.NOTHING)
     require_release((message.id,), level)
     return SpiffeId.parse(message.requester), message.id, level
 

@@ -1,16 +1,40 @@
 """What one node is asked on a client's behalf, and what it says: the nouns between asker and holder.
 
-They are the same whether the holder is another node or the asker's own. A question's vector, terms and
-text are payload (I1): they are in no `repr`. Bounds of what travels are mesh/codec's and
-mesh/core/merging.py's to check.
+They are the same whether the holder is another node or the asker's own. A question that exists keeps
+every bound of retrieval.proto: constructors validate and raise REQUEST_INVALID, whether it came from the
+wire or from this very process. A question's vector, terms and text, and what is released, are payload
+(I1): they are in no `repr` and in no error. What a peer answers is mesh/core/merging.py's to check.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, field
 
-from mesh.core.retrieval import Filters, Released, ReleaseLevel, ScoredId
+from mesh.core.errors import MeshError, Reason
+from mesh.core.retrieval import (
+    DEPTH,
+    ID_BYTES,
+    MAX_K,
+    MAX_QUESTION_BYTES,
+    MAX_TERM_BYTES,
+    MAX_TERMS,
+    Filters,
+    Released,
+    ReleaseLevel,
+    ScoredId,
+    require_collection_name,
+)
 from mesh.core.types import RequestContext, SpiffeId
+
+MAX_SHARD_REQUEST_BYTES = 64 * 1024
+MAX_DIMENSIONS = 8192
+# An asker weighs again when a node has dropped out, and a release is for the final hits only. What is
+# beyond that is not a search that goes on but somebody trying one weight after the other.
+MAX_WEIGHS = 8
+MAX_RELEASES = 2
+UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +55,14 @@ class ShardQuestion:
     depth: int
     exact: bool = False
 
+    def __post_init__(self) -> None:
+        require_collection_name(self.collection)
+        if self.vector:
+            _require_vector(self.vector)
+        _require_terms(self.terms)
+        if not 1 <= self.depth <= DEPTH:
+            raise _invalid(f"depth: expected 1 to {DEPTH}")
+
 
 @dataclass(frozen=True, slots=True)
 class ShardAnswerQuestion:
@@ -42,6 +74,13 @@ class ShardAnswerQuestion:
     digest: str
     question: str = field(repr=False)
     filters: Filters = field(repr=False)
+
+    def __post_init__(self) -> None:
+        require_collection_name(self.collection)
+        if not self.question.strip() or "\x00" in self.question:
+            raise _invalid("question: expected a text that is not empty, without NUL")
+        if len(self.question.encode("utf-8", "replace")) > MAX_QUESTION_BYTES:
+            raise _invalid(f"question: expected at most {MAX_QUESTION_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +95,7 @@ class Opened:
     documents: int
     frequencies: tuple[int, ...]
     frequencies_withheld: bool
-    by_vector: tuple[ScoredId, ...]
+    by_vector: tuple[ScoredId, ...] = field(repr=False)
     counted: int
     counted_inexact: bool
     highest: ReleaseLevel
@@ -67,7 +106,7 @@ class Opened:
 class ReleasedBatch:
     """What was released of what was asked for, and what it took of the requester's budget."""
 
-    chunks: tuple[Released, ...]
+    chunks: tuple[Released, ...] = field(repr=False)
     charged: int
 
 
@@ -79,3 +118,50 @@ class Answered:
     counted: int
     counted_inexact: bool
     charged: int
+
+
+def require_weights(weights: tuple[float, ...], terms: int) -> None:
+    """Raises REQUEST_INVALID unless they are as many as the terms, finite, 0 or more."""
+    if len(weights) != terms:
+        raise _invalid("weights: expected one for each term of the question")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise _invalid("weights: expected finite numbers, 0 or more")
+
+
+def require_release(ids: tuple[bytes, ...], level: ReleaseLevel) -> None:
+    """Raises REQUEST_INVALID unless these are at most 100 distinct ids, and a level to release at."""
+    if len(ids) > MAX_K or len(set(ids)) != len(ids):
+        raise _invalid(f"ids: expected at most {MAX_K}, each once")
+    for each in ids:
+        require_id(each)
+    if level < ReleaseLevel.REFERENCE:
+        raise _invalid("level: expected reference, snippet or passage")
+
+
+def require_id(chunk: bytes) -> None:
+    """Raises REQUEST_INVALID unless it has the length of an id."""
+    if len(chunk) != ID_BYTES:
+        raise _invalid(f"id: expected {ID_BYTES} bytes")
+
+
+def _require_vector(vector: tuple[float, ...]) -> None:
+    # Not more than 2: so that no sum of squares leaves what a float can hold. Written so that NaN fails.
+    if len(vector) > MAX_DIMENSIONS or not all(abs(value) <= 2 for value in vector):
+        raise _invalid(f"vector: expected at most {MAX_DIMENSIONS} finite numbers, of unit length")
+    if abs(math.sqrt(math.fsum(value * value for value in vector)) - 1) > UNIT_TOLERANCE:
+        raise _invalid("vector: expected one of unit length")
+
+
+def _require_terms(terms: tuple[str, ...]) -> None:
+    if len(terms) > MAX_TERMS:
+        raise _invalid(f"terms: expected at most {MAX_TERMS}")
+    for term in terms:
+        # Printable first: half of a surrogate pair is not, and cannot be encoded.
+        if not term or not term.isprintable() or len(term.encode()) > MAX_TERM_BYTES:
+            raise _invalid(f"terms: expected each of 1 to {MAX_TERM_BYTES} printable bytes")
+    if any(one >= two for one, two in itertools.pairwise(terms)):
+        raise _invalid("terms: expected them sorted, each once")
+
+
+def _invalid(message: str) -> MeshError:
+    return MeshError(Reason.REQUEST_INVALID, message)
