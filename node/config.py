@@ -49,6 +49,8 @@ class EngineSettings(Settings):
     capacity: int = Field(default=16, ge=1, le=4096)
     replicas: int = Field(default=1, ge=1, le=64)
     embeddings: bool = True
+    embedding_model: str = ""
+    cache_directory: Path | None = None
     gpus: int = Field(default=0, ge=0, le=64)
     tensor_parallel: int = Field(default=1, ge=1, le=64)
     pipeline_parallel: int = Field(default=1, ge=1, le=64)
@@ -65,7 +67,14 @@ class EngineSettings(Settings):
             raise ValueError("model is of no use to the scripted engine: leave it out or choose ray_vllm")
         if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
             raise ValueError("gpus must be 0 or tensor_parallel x pipeline_parallel")
+        if self.embedding_model and (self.kind != "ray_vllm" or not self.embeddings):
+            raise ValueError("embedding_model is for ray_vllm with embeddings")
         return self
+
+    def beside(self, folder: Path) -> EngineSettings:
+        """The same with relative paths taken from `folder`."""
+        cache = self.cache_directory
+        return self.model_copy(update={"cache_directory": folder / cache}) if cache else self
 
     @property
     def served_as(self) -> str:
@@ -170,6 +179,7 @@ def load_config(path: Path, environment: Mapping[str, str]) -> NodeSettings:
             "state_directory": folder / settings.state_directory,
             "identity": identity,
             "board": settings.board.beside(folder),
+            "engine": settings.engine.beside(folder),
             "retrieval": retrieval.model_copy(update=update),
         }
     )

@@ -61,6 +61,8 @@ def make_engine(settings: EngineSettings, state_directory: Path) -> Engine:
         kv_cache_bytes=settings.kv_cache_mib << 20,
         gpu_memory_fraction=settings.gpu_memory_fraction,
         embeddings=settings.embeddings,
+        embedding_model=settings.embedding_model,
+        cache_directory=str(settings.cache_directory or ""),
     )
     return RemoteEngine(spec, state_directory / "engine")
 

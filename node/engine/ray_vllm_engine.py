@@ -20,8 +20,9 @@ from node.engine.host_paths import HostPaths, cache_directory
 from node.engine.model_files import model_digest
 from node.engine.process_family import die_with_parent
 from node.engine.ray_vllm_direct import add_direct_call
-from node.engine.ray_vllm_serving import EngineService
-from node.engine.spec import EMBEDDING_MODEL, EngineSpec
+from node.engine.ray_vllm_embedding import InThread, start_pooling
+from node.engine.ray_vllm_serving import Embeds, EngineService
+from node.engine.spec import EngineSpec
 from sovereign.engine.v1 import engine_pb2_grpc
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -71,12 +72,19 @@ def _may_fork(spec: EngineSpec) -> bool:
     return spec.gpus == 0 and spec.threads == 1 and spec.tensor_parallel * spec.pipeline_parallel == 1
 
 
+async def start_embedder(spec: EngineSpec, paths: HostPaths) -> Embeds | None:
+    """What embeds, as the spec says; None if nothing shall."""
+    if not spec.embeddings:
+        return None
+    if spec.embedding_model:
+        return await start_pooling(spec)
+    return InThread(Embedder(cache_directory(spec, paths) / "embedder", spec.threads))
+
+
 async def start_server(
-    engine: AsyncLLM, spec: EngineSpec, paths: HostPaths, socket: Path
+    engine: AsyncLLM, embedder: Embeds | None, spec: EngineSpec, socket: Path
 ) -> tuple[EngineService, grpc.aio.Server]:
     """Serves `engine` on the Unix socket `socket`, which only this user can open."""
-    cache = cache_directory(spec, paths)
-    embedder = Embedder(cache / "embedder", spec.threads) if spec.embeddings else None
     service = EngineService(engine, engine.get_tokenizer(), spec, embedder)
     server = grpc.aio.server(
         options=(
@@ -107,8 +115,10 @@ def describe(spec: EngineSpec, paths: HostPaths) -> dict[str, Any]:
     if spec.embeddings:
         models.append(
             {
-                "name": EMBEDDING_MODEL,
-                "digest": embedder_digest(digests),
+                "name": spec.embedding_name,
+                "digest": model_digest(spec.embedding_model, "", digests)
+                if spec.embedding_model
+                else embedder_digest(digests),
                 "context_tokens": Embedder.context_tokens,
                 "tasks": ["embed"],
             }

@@ -107,13 +107,14 @@ def _second(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
 
 
 async def _serve(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
-    from node.engine.ray_vllm_engine import describe, start_engine, start_server
+    from node.engine.ray_vllm_engine import describe, start_embedder, start_engine, start_server
 
     tempfile.tempdir = str(paths.short)  # vLLM leaves files behind; these are swept with the rest
     reader, writer = await asyncio.open_unix_connection(str(paths.socket))
     ended = asyncio.Event()
     try:
         engine = await start_engine(spec)
+        embedder = await start_embedder(spec, paths)
     except Exception as error:
         _LOG.exception("the engine did not start")
         writer.write(_line({"failure": f"the engine did not start: {type(error).__name__}"}))
@@ -124,7 +125,7 @@ async def _serve(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> 
     gc.collect()
     gc.freeze()  # a full collection over vLLM's objects stops every stream for half a second
     socket = paths.replica_socket(name)
-    service, server = await start_server(engine, spec, paths, socket)
+    service, server = await start_server(engine, embedder, spec, socket)
     try:
         writer.write(_line({"replica": {"name": name, "socket": str(socket), **describe(spec, paths)}}))
         os.write(served, b"1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -37,9 +37,9 @@ def _forget(running: dict[int, asyncio.Task[None]], generation: int, _: asyncio.
 
 
 class Embeds(Protocol):
-    """What embeds texts: blocks, so it is called in a thread."""
+    """What embeds texts."""
 
-    def embed(self, texts: list[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One unit vector per text."""
         ...
 
@@ -74,11 +74,16 @@ class EngineService(engine_pb2_grpc.EngineServicer):
             await asyncio.gather(reader, *running.values(), return_exceptions=True)
 
     async def Embed(self, request: engine_pb2.EmbedRequest, context: Any) -> engine_pb2.EmbedResponse:
-        """Embeds in a thread; the event loop goes on serving tokens."""
+        """Embeds; the event loop goes on serving tokens."""
         if self._embedder is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, Reason.MODEL_UNKNOWN.code)
             raise AssertionError("abort raises")
-        vectors = await asyncio.to_thread(self._embedder.embed, list(request.texts))
+        try:
+            vectors = await self._embedder.embed(list(request.texts))
+        except Exception as error:
+            _LOG.error("an embedding failed: %s", type(error).__name__)  # its text may quote one (I1)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, Reason.ENGINE_FAILED.code)
+            raise AssertionError("abort raises") from None
         return engine_pb2.EmbedResponse(
             embeddings=[engine_pb2.Embedding(values=vector) for vector in vectors]
         )

@@ -44,7 +44,9 @@ class EngineSpec:
     enforce_eager: bool | None = None
     """No compilation. None: none on a CPU, where it costs more than it gains for small models."""
     embeddings: bool = True
-    """Whether texts can be embedded (all-MiniLM-L6-v2)."""
+    """Whether texts can be embedded."""
+    embedding_model: str = ""
+    """A folder or hub id for vLLM's pooling runner, instead of all-MiniLM-L6-v2 on onnxruntime."""
     prefix_caching: bool = True
     coalesce_s: float = 0.04
     """A stream gets no more than one message in this time, first tokens and endings apart; up to 2.5
@@ -66,6 +68,8 @@ class EngineSpec:
             raise MeshError(Reason.CONFIG_INVALID, "an engine needs a model and a name for it")
         if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
             raise MeshError(Reason.CONFIG_INVALID, "gpus must be 0 or tensor_parallel × pipeline_parallel")
+        if self.embedding_model and not self.embeddings:
+            raise MeshError(Reason.CONFIG_INVALID, "embedding_model is of no use without embeddings")
         for name in (
             "context_tokens",
             "capacity",
@@ -89,6 +93,11 @@ class EngineSpec:
             return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MeshError(Reason.CONFIG_INVALID, "expected an engine spec") from error
+
+    @property
+    def embedding_name(self) -> str:
+        """What callers call the model that embeds."""
+        return self.embedding_model.rstrip("/").rpartition("/")[2] or EMBEDDING_MODEL
 
     @property
     def digest(self) -> str:
