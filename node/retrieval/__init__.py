@@ -1,1 +1,1 @@
-"""Finding what a node's documents say: passages, and reading the answer out of them."""
+"""Questions to this node's documents, and questions that this node asks others."""
