@@ -46,7 +46,8 @@ class MemoryStore:
         question = check_question(vector, depth, where, self._dimensions).astype(np.float64)
         question /= np.linalg.norm(question)
         with self._lock:
-            found = [(each, self._vectors[each]) for each, entry in self._entries.items() if where.admits(entry)]
+            admitted = [each for each, entry in self._entries.items() if where.admits(entry)]
+            found = [(each, self._vectors[each]) for each in admitted]
         scored: list[Scored] = []
         for start in range(0, len(found), _ROWS_AT_ONCE):
             part = found[start : start + _ROWS_AT_ONCE]
@@ -63,11 +64,12 @@ class MemoryStore:
         check_where(where)
         with self._lock:
             entries = [entry for entry in self._entries.values() if where.admits(entry)]
-        scored = [
-            Scored(entry.id, math.fsum(weights[term] * entry.terms[term] for term in weights.keys() & entry.terms))
-            for entry in entries
-        ]
-        return _best([each for each in scored if each.score > 0], depth)
+        scored: list[Scored] = []
+        for entry in entries:
+            if shared := weights.keys() & entry.terms.keys():
+                score = math.fsum(weights[term] * entry.terms[term] for term in shared)
+                scored.append(Scored(entry.id, score))
+        return _best(scored, depth)
 
     def flush(self) -> None:
         """Nothing survives kill -9 here."""
