@@ -279,6 +279,7 @@ def _shared(ground: _Ground, question: _Question, on: datetime.date) -> tuple[ob
     """What an answer depends on besides the node, the action and what is asked about."""
     principal, context = question.principal, question.context
     return (
+        question.trust_domain,  # two authorities may say the same; a refusal names who says it
         ground.text.digest,
         ground.groups.digest,
         on,

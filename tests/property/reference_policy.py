@@ -26,6 +26,10 @@ class Request:
     context: RequestContext
     groups: Groups
     on: datetime.date
+    # For the action release: what `context.data_classes` are the classes of.
+    level: str = ""
+    owner: str = ""
+    collection: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,20 @@ def node_is(node: SpiffeId) -> Condition:
 
 def client_is(client: SpiffeId) -> Condition:
     return Condition(f'principal == Client::"{client}"', lambda r, c: r.client == client)
+
+
+def level_is(*levels: str) -> Condition:
+    """For policies about release only, as are the next two."""
+    listed = ", ".join(f'"{level}"' for level in levels)
+    return Condition(f"[{listed}].contains(context.level)", lambda r, c: r.level in levels)
+
+
+def owner_is(owner: str) -> Condition:
+    return Condition(f'context.owner == "{owner}"', lambda r, c: r.owner == owner)
+
+
+def collection_is(collection: str) -> Condition:
+    return Condition(f'context.collection == "{collection}"', lambda r, c: r.collection == collection)
 
 
 def negated(one: Condition) -> Condition:

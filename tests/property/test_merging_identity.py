@@ -12,11 +12,8 @@ from mesh.core.types import SpiffeId
 from tests.property.generated import REPRODUCIBLE
 from tests.support.shards import Central, Corpus, Question, at_random, by_topic, federated, spread
 
-NODES = [
-    SpiffeId(f"{country}.mesh.example", f"/node/n{i}")
-    for i in range(2)
-    for country in ["de", "fr", "us", "it"]
-]
+COUNTRIES = ("de", "fr", "us", "it")
+NODES = [SpiffeId(f"{country}.mesh.example", f"/node/n{i}") for i in range(2) for country in COUNTRIES]
 WORDS = [f"w{i}" for i in range(12)]
 MODES = ("vector", "keyword", "hybrid")
 
