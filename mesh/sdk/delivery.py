@@ -20,15 +20,13 @@ from mesh.core.failover import AskPlacement, Delivery, Fail, Finish, Mode, Send
 from mesh.core.placement import Decision, Permitted
 from mesh.core.types import Action, RequestContext, SpiffeId
 from mesh.rpc.channels import ChannelPool
+from mesh.rpc.reach import CONNECT_TIMEOUT_S, channel_to, reach
 from mesh.rpc.status import from_rpc_error
 from mesh.sdk import events
 from mesh.sdk.checks import ProtocolBreach, StreamCheck, check_embeddings
 from mesh.sdk.placers import Placers, refusal_message, refusal_of
 from mesh.sdk.requests import Generation, admission_to_pb
 from sovereign.mesh.v1 import inference_pb2, inference_pb2_grpc
-
-# A node that cannot be connected to within this is lost. Local ones answer in milliseconds.
-CONNECT_TIMEOUT_S = 5.0
 
 
 class Attempt(Protocol):
@@ -180,18 +178,10 @@ class Deliveries:
         self, attempt: Attempt, target: Permitted, max_tokens: int, resume_text: str, left_s: float
     ) -> AsyncGenerator[Any, None]:
         """One node, by each of its endpoints in turn until one can be connected to."""
-        for endpoint in target.endpoints[:-1]:
-            channel = self._channel(target, endpoint)
-            if await _connects(channel, min(left_s, CONNECT_TIMEOUT_S)):
-                break
-            self._pool.drop(endpoint)
-        else:
-            endpoint = target.endpoints[-1]
-            channel = self._channel(target, endpoint)
-            await _connects(channel, min(left_s, CONNECT_TIMEOUT_S))  # if not, the call says why
+        endpoint = await reach(self._pool, target, min(left_s, CONNECT_TIMEOUT_S))
         # Meanwhile another call may have dropped the channel, or a renewal retired it: nothing is awaited
         # between here and the call.
-        channel = self._channel(target, endpoint)
+        channel = channel_to(self._pool, target, endpoint)
         began = False
         try:
             async with aclosing(attempt(target, channel, max_tokens, resume_text, left_s)) as answers:
@@ -209,9 +199,6 @@ class Deliveries:
         except TimeoutError:
             self._pool.drop(endpoint)
             raise MeshError(Reason.NODE_LOST, f"silent for {self._silence_s:g} s") from None
-
-    def _channel(self, target: Permitted, endpoint: str) -> grpc.aio.Channel:
-        return self._pool.channel(endpoint, dns_name=target.dns_name, trust_domain=target.node.trust_domain)
 
     async def _stream(self, target: Permitted, call: Any, max_tokens: int) -> AsyncGenerator[Any, None]:
         check = StreamCheck(target.node, max_tokens)
@@ -275,15 +262,3 @@ def _failure(
         return events.PlacementRefused(fail.reason, message, {"decision": decision.id}, None, decision)
     retry_after_s = last_error.retry_after_s if last_error is not None else None
     return MeshError(fail.reason, fail.message, {}, retry_after_s)
-
-
-async def _connects(channel: grpc.aio.Channel, timeout_s: float) -> bool:
-    """Whether the channel got through its handshakes in time. A refusal shows at once."""
-    waiting = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
-    try:
-        async with asyncio.timeout(timeout_s):
-            while (state := channel.get_state(try_to_connect=True)) in waiting:
-                await channel.wait_for_state_change(state)
-    except TimeoutError:
-        return False
-    return state is grpc.ChannelConnectivity.READY
