@@ -1,0 +1,215 @@
+"""The node as the holder of documents: what it says of them, to whom, and how much.
+
+    shard = await holder.open(question)          # budget, levels, statistics, vector ranking
+    ranking = await shard.weigh(weights)         # keyword ranking
+    batch = await shard.release(ids, level)      # texts, at the level of the moment, charged
+
+Rules kept here: nothing is looked up before the requester's budget has room; a collection is searched
+only under the settings that the asker ranks by (COLLECTION_MISMATCH); how much of a document may leave is
+decided by sight.py at the moment of sending, for the requester and not for the node that asks for it.
+
+That the requester may search here at all is decided before (shard_service.py, or local.py at the asker's
+own node), as is the evidence. Index calls block: they run in `threads` threads of the holder's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from mesh.core.errors import MeshError, Reason
+from mesh.core.retrieval import AnswerSentence, Released, ReleaseLevel, require_collection_name
+from mesh.core.shards import (
+    Answered,
+    Opened,
+    ReleasedBatch,
+    ShardAnswerQuestion,
+    ShardQuestion,
+    require_id,
+    require_release,
+)
+from mesh.core.types import RequestContext, SpiffeId
+from node.index.analysis import Analyzer
+from node.index.index import DocumentIndex
+from node.retrieval.budgets import Budgets
+from node.retrieval.open_shard import OpenShard
+from node.retrieval.responder import LocalAnswer, Responder
+from node.retrieval.sight import Cutter, Sight, Sights
+
+__all__ = [
+    "Answered",
+    "Fetched",
+    "Holder",
+    "OpenShard",
+    "Opened",
+    "ReleasedBatch",
+    "ShardAnswerQuestion",
+    "ShardQuestion",
+]
+
+_T = TypeVar("_T")
+
+
+class Indexes(Protocol):
+    """The node's indexes: node/index/library.py."""
+
+    def get(self, name: str) -> DocumentIndex:
+        """COLLECTION_UNKNOWN, COLLECTION_MISMATCH, INDEX_UNAVAILABLE."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One passage, and what its level went by."""
+
+    released: Released
+    sight: Sight
+
+
+class Holder:
+    """Of one node. One event loop; `close` when done. `threshold`: frequencies and counts below it are
+    not told exactly (0: all are)."""
+
+    def __init__(
+        self,
+        indexes: Indexes,
+        *,
+        sights: Sights,
+        budgets: Budgets,
+        cutter: Cutter,
+        responder: Responder,
+        threads: int = 2,
+        threshold: int = 0,
+    ) -> None:
+        self._indexes = indexes
+        self._sights = sights
+        self._budgets = budgets
+        self._cutter = cutter
+        self._responder = responder
+        self._threshold = threshold
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="index")
+
+    async def open(self, question: ShardQuestion) -> OpenShard:
+        """Begins a search: `opened` of what it returns is the first answer.
+
+        COLLECTION_UNKNOWN, COLLECTION_MISMATCH, INDEX_UNAVAILABLE, REQUEST_INVALID for a vector of another
+        length than the collection's, BUDGET_EXHAUSTED, RELEASE_DENIED.
+        """
+        index = self._find(question.collection, question.digest)
+        if question.vector and len(question.vector) != index.spec.dimensions:
+            raise MeshError(
+                Reason.REQUEST_INVALID,
+                f"vector: expected {index.spec.dimensions} numbers, as the collection has",
+            )
+        self._budgets.require_depth(question.depth)
+        self._budgets.search(question.requester)
+        shard = OpenShard(
+            question,
+            index,
+            look=lambda: self._look(index, question.requester, question.context),
+            run=self._run,
+            budgets=self._budgets,
+            cutter=self._cutter,
+            stems=_analyzer(index.spec.analyzer).terms,
+            threshold=self._threshold,
+        )
+        await shard.begin()
+        return shard
+
+    async def answer(self, question: ShardAnswerQuestion) -> AsyncIterator[AnswerSentence | Answered]:
+        """Sentences that rest on this node's own passages, then `Answered`. Errors as `open`."""
+        found = await self.respond(question)
+        for sentence in found.sentences:
+            found.sight.require_current()
+            yield sentence
+        yield found.answered
+
+    async def respond(self, question: ShardAnswerQuestion) -> LocalAnswer:
+        """The same at once, charged, with the sight that it went by."""
+        index = self._find(question.collection, question.digest)
+        self._budgets.search(question.requester)
+        return await self._responder.respond(
+            question,
+            index,
+            look=lambda: self._look(index, question.requester, question.context),
+            run=self._run,
+            analyzer=_analyzer(index.spec.analyzer),
+            threshold=self._threshold,
+        )
+
+    async def fetch(
+        self,
+        requester: SpiffeId,
+        context: RequestContext,
+        collection: str,
+        id: bytes,
+        level: ReleaseLevel,
+    ) -> Released:
+        """One passage by its id, decided anew; see `fetch_with_sight`."""
+        return (await self.fetch_with_sight(requester, context, collection, id, level)).released
+
+    async def fetch_with_sight(
+        self,
+        requester: SpiffeId,
+        context: RequestContext,
+        collection: str,
+        id: bytes,
+        level: ReleaseLevel,
+    ) -> Fetched:
+        """One passage, at most at `level`, charged.
+
+        REFERENCE_UNKNOWN if there is none that the requester may know of; RELEASE_DENIED if it may know of
+        it and asks for its text, but gets none; BUDGET_EXHAUSTED.
+        """
+        require_collection_name(collection)
+        require_id(id)
+        require_release((id,), level)
+        index = self._indexes.get(collection)
+        self._budgets.search(requester)
+        sight = await self._look(index, requester, context)
+        visible = sight.from_level(ReleaseLevel.REFERENCE)
+
+        def read() -> Released | None:
+            chunk = index.chunks((id,), visible).get(id)
+            if chunk is None:
+                return None
+            return self._cutter.cut(chunk, min(level, sight.levels[chunk.group]), lambda _: False)
+
+        released = await self._run(read)
+        if released is None:
+            raise MeshError(Reason.REFERENCE_UNKNOWN, "this node holds no such chunk for the caller")
+        sight.require_current()
+        if released.level < ReleaseLevel.SNIPPET <= level:
+            raise MeshError(Reason.RELEASE_DENIED, "no more than the reference is released to the caller")
+        await self._budgets.charge(requester, int(released.level >= ReleaseLevel.SNIPPET))
+        sight.require_current()
+        return Fetched(released, sight)
+
+    def close(self) -> None:
+        """Starts nothing new in its threads; what runs finishes."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _find(self, collection: str, digest: str) -> DocumentIndex:
+        index = self._indexes.get(collection)
+        if index.spec.digest != digest:
+            raise MeshError(
+                Reason.COLLECTION_MISMATCH,
+                "this node's documents are indexed by other settings than the question's",
+            )
+        return index
+
+    async def _look(self, index: DocumentIndex, requester: SpiffeId, context: RequestContext) -> Sight:
+        groups = await self._run(index.groups)
+        return self._sights.look(requester, context, index.spec.name, groups)
+
+    def _run(self, work: Callable[[], _T]) -> Awaitable[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+@functools.lru_cache(maxsize=8)
+def _analyzer(name: str) -> Analyzer:
+    return Analyzer(name)
