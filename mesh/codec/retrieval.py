@@ -96,10 +96,10 @@ def shard_open_to_pb(
     )
 
 
-def weigh_from_pb(message: retrieval_pb2.ShardWeigh, terms: int) -> tuple[float, ...]:
-    """Reads the weights of so many terms."""
+def weigh_from_pb(message: retrieval_pb2.ShardWeigh) -> tuple[float, ...]:
+    """Reads weights. Whether they are as many as the question's terms, the search looks at."""
     weights = tuple(message.weights[: MAX_TERMS + 1])
-    require_weights(weights, terms)
+    require_weights(weights, min(len(weights), MAX_TERMS))
     return weights
 
 
