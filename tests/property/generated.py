@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mesh.core.jurisdictions import Groups
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Candidate
 from mesh.core.types import (
     Action,
     DataClass,
+    HeldCollection,
     Model,
     NodeFacts,
     NodeRecord,
@@ -33,6 +36,8 @@ ASSURANCES = ["C5", "EU-US-DPF"]
 CLIENTS = [SpiffeId(td, f"/client/{name}") for td in TRUST_DOMAINS[:3] for name in ("t1/a", "t1/b", "t2")]
 NODES = [SpiffeId(td, f"/node/n{i}") for td in TRUST_DOMAINS for i in range(3)]
 DAYS = [datetime.date(2020, 1, 1) + datetime.timedelta(days=i) for i in range(4)]
+PAPERS = CollectionSpec("papers", "all-MiniLM-L6-v2", "sha256:" + "0" * 64, 384)
+LIKE_PAPERS = replace(PAPERS, b=0.5)
 MODELS = [Model(name, f"sha256:{name}", 2048, frozenset(Task)) for name in ("small", "large")]
 
 countries = st.sampled_from(COUNTRIES)
@@ -40,7 +45,7 @@ groups_names = st.sampled_from(GROUPS)
 assurances = st.frozensets(st.sampled_from(ASSURANCES))
 days = st.sampled_from(DAYS)
 clients = st.sampled_from(CLIENTS).map(Principal)
-actions = st.sampled_from([Action.INFER, Action.EMBED])
+actions = st.sampled_from([Action.INFER, Action.EMBED, Action.SEARCH])
 
 
 @st.composite
@@ -141,8 +146,12 @@ facts = st.builds(
     dns_name=st.just("n"),
 )
 
-records = st.lists(st.sampled_from(MODELS), unique=True, min_size=1).map(
-    lambda m: NodeRecord(("h:1",), tuple(m))
+records = st.builds(
+    lambda models, held: NodeRecord(
+        ("h:1",), tuple(models), tuple(HeldCollection(spec.name, spec.digest) for spec in held)
+    ),
+    st.lists(st.sampled_from(MODELS), unique=True, min_size=1),
+    st.sampled_from([(), (PAPERS,), (PAPERS,), (LIKE_PAPERS,)]),
 )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mesh.core.errors import Reason
 from mesh.core.jurisdictions import Groups
 from mesh.core.placement import Decision, Placer
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Candidate, Heads, Revocations, Snapshot
 from mesh.core.types import Action, NodeStatus, Principal, RequestContext, SpiffeId
 from tests.property import generated as gen
@@ -44,6 +45,7 @@ class Asked:
     model: str
     excluded: frozenset[SpiffeId]
     placer: SpiffeId
+    spec: CollectionSpec | None = None
 
 
 statuses = st.builds(
@@ -107,13 +109,26 @@ def related(draw: st.DrawFn) -> list[Asked]:
 
 
 def oracle(world: World, ask: Asked) -> tuple[list[tuple[float, SpiffeId]], dict[SpiffeId, Reason]]:
-    """Every permitted node with its score, best first; and why each other one is refused."""
+    """Every permitted node with its score, best first; and why each other one that is considered is refused.
+
+    For a search these are the nodes that could ask on the caller's behalf, all of its own trust domain;
+    for a fan-out those that hold the collection.
+    """
     ranked: list[tuple[float, SpiffeId]] = []
     refused: dict[SpiffeId, Reason] = {}
     for node in world.snapshot.candidates.values():
+        holds = [held.name for held in node.record.collections]
+        if ask.spec and ask.spec.name not in holds:
+            continue
+        if (
+            ask.action is Action.SEARCH
+            and not ask.spec
+            and node.id.trust_domain != ask.principal.id.trust_domain
+        ):
+            continue
         reason = first_problem(world, ask, node)
         if reason is None:
-            status = world.statuses[node.id]
+            status = world.statuses.get(node.id, NodeStatus(True, 0, 0, 1))
             ranked.append(((status.in_flight + status.queued) / max(1, status.capacity), node.id))
         else:
             refused[node.id] = reason
@@ -129,7 +144,8 @@ def first_problem(world: World, ask: Asked, node: Candidate) -> Reason | None:
         return Reason.PLACER_NOT_ENTITLED
     if any(node.id in r.ids for r in world.snapshot.revocations.values()):
         return Reason.IDENTITY_REVOKED
-    if ask.model and ask.model not in anywhere:
+    by_model = ask.model and ask.action is not Action.SEARCH
+    if by_model and ask.model not in anywhere:
         return Reason.MODEL_NOT_SERVED
     if narrowing.allowed_jurisdictions and node.facts.location not in narrowing.allowed_jurisdictions:
         return Reason.NARROWED_JURISDICTION
@@ -148,15 +164,20 @@ def first_problem(world: World, ask: Asked, node: Candidate) -> Reason | None:
             return denies
     if node.facts.cordoned:
         return Reason.NODE_CORDONED
-    if ask.model and ask.model not in models:
+    if by_model and ask.model not in models:
         return Reason.MODEL_NOT_SERVED
+    if ask.spec and ask.spec.digest not in [held.digest for held in node.record.collections]:
+        return Reason.COLLECTION_MISMATCH
     if node.id in ask.excluded:
         return Reason.NODE_EXCLUDED
     crosses = sender != receiver
     if crosses and not (fresh(world, sender) and fresh(world, receiver)):
         return Reason.RECORDS_STALE
     status = world.statuses.get(node.id)
-    if status is None or not status.ready or status.draining:
+    if status is None:
+        # Whoever fans out knows that it is there itself.
+        return None if ask.spec and node.id == ask.placer else Reason.NODE_NOT_READY
+    if status.draining or not (status.ready or ask.action is Action.SEARCH):
         return Reason.NODE_NOT_READY
     if crosses and NOW - status.reported_at > MAX_AGE_S:
         return Reason.RECORDS_STALE
@@ -233,9 +254,10 @@ def test_i2_the_receiver_refuses_at_least_what_the_placer_refuses_by_record(worl
     everybody_ready = replace(
         world, statuses={n: NodeStatus(True, 0, 0, 1, reported_at=NOW) for n in world.snapshot.candidates}
     )
-    # A receiver knows its own models, not whether a model is served anywhere.
-    reasons = oracle(everybody_ready, replace(entitled, excluded=frozenset()))[1]
-    for node in world.snapshot.candidates:
+    for candidate in world.snapshot.candidates.values():
+        node = candidate.id
+        # A receiver knows its own models, not whether a model is served anywhere.
+        reason = first_problem(everybody_ready, replace(entitled, excluded=frozenset()), candidate)
         decision = Placer().judge_here(
             world.snapshot,
             node,
@@ -246,4 +268,32 @@ def test_i2_the_receiver_refuses_at_least_what_the_placer_refuses_by_record(worl
             now=NOW,
             decision_id="d",
         )
-        assert decision.permitted is (node not in reasons)
+        assert decision.permitted is (reason is None)
+
+
+@pytest.mark.slow
+@settings(gen.REPRODUCIBLE, max_examples=150)
+@given(st.lists(worlds(), min_size=1, max_size=2), related(), st.sampled_from([gen.PAPERS, gen.LIKE_PAPERS]))
+def test_i1_a_fan_out_asks_all_that_are_permitted_and_nobody_else(
+    several: list[World], asks: list[Asked], spec: CollectionSpec
+) -> None:
+    placer = Placer(window=2)
+    for world in several + several:
+        for ask in asks:
+            searched = replace(ask, action=Action.SEARCH, model=spec.name, excluded=frozenset(), spec=spec)
+            ranked, refused = oracle(world, searched)
+            decision = placer.fan_out(
+                world.snapshot,
+                world.statuses,
+                principal=ask.principal,
+                context=ask.context,
+                spec=spec,
+                placer=ask.placer,
+                now=NOW,
+                decision_id="d",
+            )
+            assert [(r.score, r.node) for r in decision.ranked] == ranked
+            assert {r.node: r.reason for r in decision.refused} == refused
+            assert decision.permitted is bool(ranked)
+            assert decision.considered == len(ranked) + len(refused)
+            place(placer, world, ask, explain=False)  # must not disturb what is remembered for the other

@@ -53,7 +53,7 @@ def neighbours(first: Request) -> Iterator[Request]:
     yield from (replace(first, client=client) for client in gen.CLIENTS)
     yield from (replace(first, node=node) for node in gen.NODES)
     yield from (replace(first, on=day) for day in gen.DAYS)
-    yield from (replace(first, action=action) for action in ("infer", "embed"))
+    yield from (replace(first, action=action) for action in ("infer", "embed", "search"))
     for country in gen.COUNTRIES:
         for fact in ("location", "operator_domicile", "controller"):
             yield replace(first, facts=replace(first.facts, **{fact: country}))
