@@ -21,6 +21,19 @@ They are read strictly; CONFIG_INVALID names the entry that is wrong. The form:
         to: berlin            # or the facts themselves
         expect: permit        # or deny
         by: de-everything-at-home    # optional: a policy that must be among those that decided
+      - name: snippets of what is internal for a French firm
+        from: spiffe://fr.mesh.example/client/firm-c
+        action: release
+        classes: [internal]   # of the documents
+        level: snippet        # for the action release only, as are owner and collection
+        owner: ward-1         # optional
+        collection: papers    # optional
+        purpose: drafting
+        to: berlin            # the node that holds the documents
+        expect: permit
+
+A case about release asks for its level alone. What is released in fact is the highest level up to which
+every one is permitted (mesh/core/release.py).
 """
 
 from __future__ import annotations
@@ -33,7 +46,8 @@ from typing import Any, NoReturn, TypeVar
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
-from mesh.core.policy import PolicyEngine, Verdict, validate_policy
+from mesh.core.policy import Disclosure, PolicyEngine, Verdict, validate_policy
+from mesh.core.retrieval import parse_level
 from mesh.core.snapshot import PolicyDocument, Snapshot
 from mesh.core.types import Action, NodeFacts, Principal, RequestContext, SpiffeId, jurisdiction_of, node_id
 
@@ -43,11 +57,13 @@ MAX_CASES = 10_000
 
 _FACTS = {"authority", "location", "operator_domicile", "controller", "admin_access"}
 _CASE = {"name", "from", "classes", "purpose", "to", "expect"}
+_RELEASE = {"level", "owner", "collection"}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One expectation. `by` is "" if any policy will do."""
+    """One expectation. `by` is "" if any policy will do; `release` is there for the action release only,
+    and then the context's data classes are those of the documents."""
 
     name: str
     principal: Principal
@@ -57,6 +73,7 @@ class Case:
     facts: NodeFacts
     permit: bool
     by: str
+    release: Disclosure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +131,18 @@ def run_table(table: Table, cedar: str, groups: Groups | None = None) -> tuple[O
 
 
 def _ask(engine: PolicyEngine, snapshot: Snapshot, table: Table, case: Case) -> Verdict:
+    if case.release is not None:
+        (verdict,) = engine.judge_releases(
+            snapshot,
+            table.authority,
+            case.principal,
+            case.node,
+            case.facts,
+            case.context,
+            [case.release],
+            table.on,
+        )
+        return verdict
     return engine.judge(
         snapshot, table.authority, case.principal, case.action, case.node, case.facts, case.context, table.on
     )
@@ -130,7 +159,7 @@ def _outcome(case: Case, verdict: Verdict) -> Outcome:
 
 
 def _case(entry: object, where: str, known: Mapping[str, tuple[SpiffeId, NodeFacts]]) -> Case:
-    fields = _mapping(entry, where, _CASE, {"action", "by", "transfer_basis", "tenant"})
+    fields = _mapping(entry, where, _CASE, {"action", "by", "transfer_basis", "tenant", *_RELEASE})
     target = fields["to"]
     if isinstance(target, dict):
         node, facts = _node(target, f"{where}.to", "unnamed")
@@ -164,6 +193,23 @@ def _case(entry: object, where: str, known: Mapping[str, tuple[SpiffeId, NodeFac
         facts=facts,
         permit=fields["expect"] == "permit",
         by=_string(fields.get("by", ""), f"{where}.by"),
+        release=_release(fields, where, action, context),
+    )
+
+
+def _release(
+    fields: Mapping[str, object], where: str, action: str, context: RequestContext
+) -> Disclosure | None:
+    if action != Action.RELEASE:
+        if found := sorted(_RELEASE & fields.keys()):
+            _invalid(f"{where}.{found[0]}: expected for the action release only")
+        return None
+    level = _guard(f"{where}.level", lambda: parse_level(_string(fields.get("level"), f"{where}.level")))
+    return Disclosure(
+        context.judged_classes,
+        level.word,
+        _string(fields.get("owner", ""), f"{where}.owner"),
+        _string(fields.get("collection", ""), f"{where}.collection"),
     )
 
 

@@ -52,6 +52,13 @@ def changed(path: list[str | int], value: object) -> dict[str, Any]:
     return table
 
 
+def release(field: str, value: object) -> dict[str, Any]:
+    """A case about release, one entry of it changed."""
+    table = copy.deepcopy(TABLE)
+    table["cases"][0] |= {"action": "release", "level": "count", field: value}
+    return table
+
+
 def problem(table: dict[str, Any]) -> str:
     (outcome,) = run_table(read_table(table), CEDAR)
     assert outcome.passed is (not outcome.problem)
@@ -74,6 +81,22 @@ def test_an_expectation_that_fails_says_how() -> None:
 def test_a_node_can_be_given_in_place() -> None:
     facts = {**TABLE["nodes"]["berlin"], "location": "FR", "assurances": ["C5"]}
     assert "denied" in problem(changed(["cases", 0, "to"], facts))
+
+
+def test_release_is_asked_about_by_level_owner_and_collection() -> None:
+    cedar = """@id("r") permit (principal, action == Action::"release", resource) when {
+        context.level == "count" && context.owner == "ward-1" && context.collection == "papers"
+        && context.dataClasses.contains("personal")
+    };"""
+    table = release("owner", "ward-1")
+    table["cases"][0] |= {"collection": "papers", "classes": ["special-category"], "by": "r"}
+    found = []
+    for field, value in (("level", "count"), ("level", "passage"), ("owner", ""), ("collection", "letters")):
+        one = copy.deepcopy(table)
+        one["cases"][0][field] = value
+        (outcome,) = run_table(read_table(one), cedar)
+        found.append(outcome.passed)
+    assert found == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +126,11 @@ def test_a_node_can_be_given_in_place() -> None:
         (changed(["cases", 0, "expect"], True), "cases[0].expect"),
         (changed(["cases", 0, "purpose"], "NO GOOD"), "cases[0]"),
         (changed(["cases", 0, "name"], None), "missing: name"),
+        (changed(["cases", 0, "level"], "count"), "cases[0].level: expected for the action release only"),
+        (changed(["cases", 0, "owner"], "x"), "cases[0].owner: expected for the action release only"),
+        (changed(["cases", 0, "action"], "release"), "cases[0].level"),
+        (release("level", "everything"), "cases[0].level: level: expected count"),
+        (release("collection", 7), "cases[0].collection"),
     ],
 )
 def test_read_strictly(table: object, says: str) -> None:
