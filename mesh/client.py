@@ -13,7 +13,8 @@ Rules it keeps:
   whether the text went on or must be discarded.
 - Whoever stops reading, or closes the iterator, stops the generation.
 
-mesh/sync_client.py is the same for programs without an event loop. It knows nothing of policies.
+Questions to collections of documents are mesh/sdk/questions.py's. mesh/sync_client.py is the same for
+programs without an event loop. It knows nothing of policies.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from mesh import codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.failover import Mode
 from mesh.core.placement import Decision, Permitted
+from mesh.core.questions import AnswerResult, NodeDone, Partial, SearchDecided, SearchResult
+from mesh.core.retrieval import AnswerSentence, Hit, Reference, ReleaseLevel, SearchMode
 from mesh.core.types import Action, Model, RequestContext, SpiffeId, node_id
 from mesh.identity.names import dns_name_of
 from mesh.identity.source import SvidSource
@@ -52,29 +55,43 @@ from mesh.sdk.events import (
 )
 from mesh.sdk.placers import Placers, Server
 from mesh.sdk.profile import Profile
+from mesh.sdk.questions import Questions, collect_answer, collect_search
 from mesh.sdk.renewal import renewer
 from mesh.sdk.requests import Generation, Message, Sampling, check_size, messages_of, texts_of
+from mesh.sdk.retrieval import Retrievals
 from sovereign.mesh.v1 import inference_pb2, inference_pb2_grpc
 
 __all__ = [
+    "AnswerResult",
+    "AnswerSentence",
     "Completion",
     "Embeddings",
     "Event",
     "FailedOver",
     "Finished",
+    "Hit",
     "MeshClient",
     "MeshError",
     "Message",
     "Mode",
+    "NodeDone",
+    "Partial",
     "Placed",
     "Placement",
     "PlacementRefused",
     "Reason",
+    "Reference",
+    "ReleaseLevel",
     "RequestContext",
     "Sampling",
+    "SearchDecided",
+    "SearchMode",
+    "SearchResult",
     "Started",
     "Token",
     "collect",
+    "collect_answer",
+    "collect_search",
 ]
 
 LIST_TIMEOUT_S = 5.0
@@ -98,9 +115,10 @@ class _Open:
     pool: ChannelPool
     placers: Placers
     deliveries: Deliveries
+    retrievals: Retrievals
 
 
-class MeshClient:
+class MeshClient(Questions):
     """A caller of the mesh. Use as an async context manager, inside one event loop.
 
     `servers` are the daemons of the own trust domain that place requests, asked in this order.
@@ -154,7 +172,12 @@ class MeshClient:
             raise MeshError(Reason.IDENTITY_EXPIRED, f"the certificate of {self.id} has expired")
         pool = ChannelPool(self._source)
         placers = Placers(self._servers, pool, self._clock)
-        self._open = _Open(pool, placers, Deliveries(placers, pool, self._clock, silence_s=self._silence_s))
+        self._open = _Open(
+            pool,
+            placers,
+            Deliveries(placers, pool, self._clock, silence_s=self._silence_s),
+            Retrievals(placers, pool, self._clock),
+        )
         if self._control is not None:
             self._renewal = asyncio.create_task(self._source.run(renewer(pool, self._control)))
         return self
@@ -284,6 +307,9 @@ class MeshClient:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
         return tuple(codec.model_from_pb(model) for model in answer.models[:MAX_MODELS])
+
+    def _retrieval(self) -> Retrievals:
+        return self._parts().retrievals
 
     def _parts(self) -> _Open:
         if self._open is None:

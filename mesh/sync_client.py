@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mesh.client import Embeddings, Event, MeshClient, Messages, Placement, Sampling
+from mesh.core.questions import AnswerEvent, SearchEvent
+from mesh.core.retrieval import Hit, Reference
 from mesh.core.types import Action, Model, RequestContext, SpiffeId
 
 _T = TypeVar("_T")
@@ -106,6 +108,22 @@ class SyncMeshClient:
         """See MeshClient.embed."""
         return self._run(self._client.embed(texts, context=context, model=model, timeout_s=timeout_s))
 
+    def search(
+        self, query: str, collection: str, *, context: RequestContext, **options: Any
+    ) -> Generator[SearchEvent, None, None]:
+        """See MeshClient.search; `options` are its own."""
+        return self._iterate(self._client.search(query, collection, context=context, **options))
+
+    def answer(
+        self, question: str, collection: str, *, context: RequestContext, **options: Any
+    ) -> Generator[AnswerEvent, None, None]:
+        """See MeshClient.answer; `options` are its own."""
+        return self._iterate(self._client.answer(question, collection, context=context, **options))
+
+    def fetch(self, reference: Reference | str, *, context: RequestContext, **options: Any) -> Hit:
+        """See MeshClient.fetch; `options` are its own."""
+        return self._run(self._client.fetch(reference, context=context, **options))
+
     def list_models(self) -> dict[SpiffeId, tuple[Model, ...]]:
         """See MeshClient.list_models."""
         return self._run(self._client.list_models())
@@ -118,7 +136,7 @@ class SyncMeshClient:
             future.cancel()  # such as a KeyboardInterrupt in this thread
             raise
 
-    def _iterate(self, stream: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
+    def _iterate(self, stream: AsyncGenerator[_T, None]) -> Generator[_T, None, None]:
         try:
             while (event := self._run(_next(stream))) is not None:
                 yield event
@@ -135,5 +153,5 @@ class SyncMeshClient:
         self._loop.close()
 
 
-async def _next(stream: AsyncGenerator[Event, None]) -> Event | None:
+async def _next(stream: AsyncGenerator[_T, None]) -> _T | None:
     return await anext(stream, None)
