@@ -21,7 +21,7 @@ from mesh.core.errors import MeshError, Reason
 
 EXTENSIONS = frozenset(
     {".txt", ".text", ".md", ".markdown", ".html", ".htm", ".xhtml", ".pdf", ".docx", ".jsonl", ".ndjson"}
-    | {".csv"}
+    | {".csv", ".tsv", ".rst", ".log"}
 )
 
 
