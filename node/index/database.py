@@ -131,7 +131,7 @@ class Database:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """SQLite's errors as INDEX_UNAVAILABLE; their texts may quote what was written, so only their kind is told."""
+    """SQLite's errors as INDEX_UNAVAILABLE. Their texts may quote what was written: only the kind is told."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

@@ -36,8 +36,9 @@ SCHEMA = """
 BEGIN;
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS groups (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, owner TEXT NOT NULL, classes TEXT NOT NULL,
-    documents INTEGER NOT NULL CHECK (documents >= 0), chunks INTEGER NOT NULL CHECK (chunks >= 0),
+    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, owner TEXT NOT NULL,
+    classes TEXT NOT NULL, documents INTEGER NOT NULL CHECK (documents >= 0),
+    chunks INTEGER NOT NULL CHECK (chunks >= 0),
     UNIQUE (tenant, owner, classes));
 CREATE TABLE IF NOT EXISTS documents (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, digest TEXT NOT NULL,
@@ -158,10 +159,14 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection, spec: CollectionSpec) -> None:
         self._sql, self._spec = connection, spec
 
-    def put(self, documents: Sequence[Prepared]) -> Change:
-        """Stores the documents, each replacing the one of its id."""
+    def put(self, documents: Sequence[Prepared], tenant: str | None) -> Change:
+        """Stores the documents, each replacing the one of its id (only the tenant's, if one is named)."""
         change = Change()
-        self._remove([each.document.meta.id for each in documents], change)
+        ids = [each.document.meta.id for each in documents]
+        taken = "SELECT 1 FROM documents d JOIN groups g ON g.number = d.grp WHERE d.id IN"
+        if tenant is not None and any(rows_in(self._sql, taken, ids, "AND g.tenant <> ?", (tenant,))):
+            raise MeshError(Reason.DOCUMENT_INVALID, "id: expected one that is not taken")
+        self._remove(ids, change)
         numbers = self._term_numbers({term for d in documents for c in d.chunks for term in c.counts})
         groups: Counter[int] = Counter()
         for each in documents:
@@ -192,20 +197,20 @@ class Writer:
         """Remembers that all documents of the file are stored."""
         self._sql.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (name, sha256))
 
-    def set(self, name: str, value: str | int) -> None:
+    def set_one(self, name: str, value: str | int) -> None:
         """Writes one setting."""
         self._sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def found(self) -> None:
         """The first settings of a new index."""
-        self.set("schema", SCHEMA_VERSION)
-        self.set("spec", json.dumps(asdict(self._spec)))
-        self.set("store", 0)
+        self.set_one("schema", SCHEMA_VERSION)
+        self.set_one("spec", json.dumps(asdict(self._spec)))
+        self.set_one("store", 0)
 
     def flushed(self, watermark: int, store: int) -> None:
         """The vector store `store` has all changes up to the watermark on its disk."""
-        self.set("watermark", watermark)
-        self.set("store", store)
+        self.set_one("watermark", watermark)
+        self.set_one("store", store)
         self._sql.execute("DELETE FROM changes WHERE seq <= ?", (watermark,))
 
     def _remove(self, ids: Sequence[str], change: Change) -> set[str]:
@@ -242,8 +247,10 @@ class Writer:
         document = self._sql.execute(
             "INSERT INTO documents (id, digest, grp, chunks, title, source, language, retain_until, file) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (meta.id, each.document.digest, group, len(each.chunks), meta.title, meta.source, meta.language)
-            + (until, each.document.file),
+            (
+                *(meta.id, each.document.digest, group, len(each.chunks), meta.title, meta.source),
+                *(meta.language, until, each.document.file),
+            ),
         ).lastrowid
         if until is not None:
             self._retention_changed()
@@ -261,7 +268,8 @@ class Writer:
             weighted = dict(zip(found, weights, strict=True))
             change.upserts.append(Entry(chunk.id, chunk.vector, weighted, group, fields))
         self._sql.executemany(
-            "INSERT INTO chunks (id, document, ordinal, length, vector, terms, text) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO chunks (id, document, ordinal, length, vector, terms, text) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 
@@ -329,7 +337,7 @@ def rows_in(
     rest: str = "",
     parameters: Sequence[Any] = (),
 ) -> Iterator[tuple[Any, ...]]:
-    """The rows of `<select_in> (values) <rest>`, asked for in parts of few sizes so that SQLite's plans are reused."""
+    """The rows of `<select_in> (values) <rest>`, in parts of few sizes so that SQLite's plans are reused."""
     for start in range(0, len(values), _AT_ONCE):
         part = list(values[start : start + _AT_ONCE])
         size = next(s for s in (1, 16, 128, _AT_ONCE) if s >= len(part))

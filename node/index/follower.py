@@ -177,14 +177,15 @@ class Follower:
         with self._view() as view:
             return view.rows()
 
-    def close(self) -> None:
-        """Flushes, stops what is going on, and lets go of the store."""
+    def close(self, *, erase: bool = False) -> None:
+        """Flushes, stops what is going on, and lets go of the store; with `erase`, for ever."""
         self._closing = True
         with self._database.lock:
-            self.flush()
+            if not erase:
+                self.flush()
             shelf, self._shelf = self._shelf, None
         if shelf is not None:
-            self._retire(shelf, erase=False)
+            self._retire(shelf, erase=erase)
         for thread in (self._recovery, self._optimization):
             if thread is not None and thread is not threading.current_thread():
                 thread.join()

@@ -15,6 +15,7 @@ All methods block, and may be called from any thread. Who may ask what is decide
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -23,6 +24,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 from mesh.core.errors import MeshError, Reason
@@ -45,6 +47,7 @@ __all__ = ["STEPS", "DocumentIndex", "HeldDocument", "IndexStatus", "NewChunk", 
 
 # Where `failpoint` is called, so that a test can end the process there.
 STEPS = (
+    "create:made",
     *(
         f"{kind}:{step}"
         for kind in ("put", "delete")
@@ -52,6 +55,7 @@ STEPS = (
     ),
     *FOLLOWER_STEPS,
 )
+_MADE = "made"  # the file that says that `create` came to its end
 _AT_ONCE = 500  # documents deleted in one transaction
 
 
@@ -108,7 +112,16 @@ class DocumentIndex:
             ) from None
         except OSError:
             raise MeshError(Reason.INDEX_UNAVAILABLE, "the index's folder cannot be made", {}, 5.0) from None
-        return cls(folder, spec, secret, store_settings, clock, failpoint)
+        index = cls(folder, spec, secret, store_settings, clock, failpoint)
+        try:
+            os.close(os.open(folder / _MADE, os.O_CREAT | os.O_WRONLY, 0o600))
+            _sync(folder)
+            _sync(folder.parent)
+        except OSError:
+            index.destroy()
+            raise MeshError(Reason.INDEX_UNAVAILABLE, "the index's folder cannot be used", {}, 5.0) from None
+        failpoint("create:made")
+        return index
 
     @classmethod
     def open(
@@ -120,23 +133,29 @@ class DocumentIndex:
         *,
         failpoint: Callable[[str], None] = lambda _: None,
     ) -> DocumentIndex:
-        """The index in `folder`, with the spec that it was made with. INDEX_UNAVAILABLE if it cannot be read."""
-        if not (folder / "index.db").is_file():
+        """The index in `folder`, with the spec that it was made with; or INDEX_UNAVAILABLE."""
+        if cls.unfinished(folder) or not (folder / "index.db").is_file():
             raise MeshError(Reason.INDEX_UNAVAILABLE, "the index's own files are missing")
         return cls(folder, None, secret, store_settings, clock, failpoint)
+
+    @staticmethod
+    def unfinished(folder: Path) -> bool:
+        """Whether what is there was never wholly made, or is partly removed: nobody relies on it."""
+        return not (folder / _MADE).exists()
 
     def put(self, document: DocumentMeta, digest: str, chunks: Sequence[NewChunk], *, file: str = "") -> None:
         """Stores one document, replacing the one of its id; see `put_many`."""
         self.put_many([NewDocument(document, digest, chunks, file)])
 
-    def put_many(self, documents: Sequence[NewDocument]) -> None:
+    def put_many(self, documents: Sequence[NewDocument], *, tenant: str | None = None) -> None:
         """Stores documents, all or none. When it returns they are durable and found.
 
-        Raises DOCUMENT_INVALID, REQUEST_INVALID (vectors) and INDEX_UNAVAILABLE; each changes nothing.
+        With a `tenant`, documents of others are not replaced. Raises DOCUMENT_INVALID, REQUEST_INVALID
+        (vectors) and INDEX_UNAVAILABLE; each changes nothing.
         """
         prepared = prepare(self.spec, self._secret, self._analyzer.terms, documents)
         if prepared:
-            self._change("put", lambda writer: writer.put(prepared))
+            self._change("put", partial(Writer.put, documents=prepared, tenant=tenant))
 
     def delete(self, ids: Iterable[str], *, tenant: str | None = None) -> int:
         """Deletes those of the documents that are there (and are the tenant's); returns how many."""
@@ -157,10 +176,20 @@ class DocumentIndex:
                 return purged
             purged += self._delete(ids, forget_files=False)
 
+    def held_document(self, document_id: str) -> HeldDocument | None:
+        """The document as it is held, its last day come or not; or None."""
+        with self._view() as view:
+            return view.held_document(document_id)
+
     def digest_of(self, document_id: str) -> str | None:
         """The digest that the document was stored with, or None."""
         with self._view() as view:
             return view.digest_of(document_id)
+
+    def held(self, document_id: str) -> tuple[HeldDocument, str] | None:
+        """The document and the name of the file that it came from, or None."""
+        with self._view() as view:
+            return view.held(document_id)
 
     def documents(self, after: str, limit: int, *, tenant: str | None = None) -> tuple[HeldDocument, ...]:
         """The next `limit` documents (of the tenant) after the id `after`, in the order of their ids."""
@@ -190,9 +219,10 @@ class DocumentIndex:
     def by_vector(
         self, vector: Sequence[float], depth: int, where: Where, exact: bool = False
     ) -> tuple[ScoredId, ...]:
-        """The `depth` chunks nearest to `vector` by cosine: score descending, then id. `exact` whatever the store.
+        """The `depth` chunks nearest to `vector` by cosine: score descending, then id.
 
-        Raises REQUEST_INVALID, FILTER_UNKNOWN and INDEX_UNAVAILABLE.
+        `exact` looks at every chunk also where the store is approximate. Raises REQUEST_INVALID,
+        FILTER_UNKNOWN and INDEX_UNAVAILABLE.
         """
         question = check_question(vector, depth, where, self.spec.dimensions)
         return self._rank(lambda view: VectorMeasure(question, exact=exact), depth, where)
@@ -275,9 +305,21 @@ class DocumentIndex:
         os.close(self._lock_file)
 
     def destroy(self) -> None:
-        """Closes it and removes its folder."""
-        self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Closes it and removes its folder, whatever becomes of the closing."""
+        try:
+            self._follower.close(erase=True)
+            with contextlib.suppress(MeshError):
+                self._database.close()
+            os.close(self._lock_file)
+        finally:
+            self.erase(self._folder)
+
+    @staticmethod
+    def erase(folder: Path) -> None:
+        """Removes the folder of an index that is not open."""
+        with contextlib.suppress(OSError):
+            (folder / _MADE).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _rank(self, measure_in: Callable[[View], Measure], depth: int, where: Where) -> tuple[ScoredId, ...]:
         if depth == 0 or admits_nothing(where):
@@ -325,14 +367,12 @@ class DocumentIndex:
         deleted = 0
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
-            change = self._change(
-                "delete", lambda writer, part=part: writer.delete(part, forget_files=forget_files)
-            )  # type: ignore[misc]
-            deleted += change.documents_removed
+            delete = partial(Writer.delete, ids=part, forget_files=forget_files)
+            deleted += self._change("delete", delete).documents_removed
         return deleted
 
     def _empty_log(self) -> None:
-        """So that nothing deleted stays in SQLite's log. A search in progress can put it off, to `tend` at last."""
+        """So that nothing deleted stays in SQLite's log; a search in progress can put it off until `tend`."""
         if self._log_has_deleted and self._database.truncate():
             self._log_has_deleted = False
 
@@ -377,6 +417,15 @@ def _lock(folder: Path) -> int:
         os.close(handle)
         raise MeshError(Reason.INDEX_UNAVAILABLE, "another process has the index open", {}, 5.0) from None
     return handle
+
+
+def _sync(folder: Path) -> None:
+    """So that the names in the folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _size(folder: Path) -> int:

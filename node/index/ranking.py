@@ -89,7 +89,7 @@ class VectorMeasure:
 
 
 class TermMeasure:
-    """BM25 with the asker's weights, in the asker's order; `numbers` are this index's, None for unknown terms."""
+    """BM25 with the asker's weights, in the asker's order; `numbers` are the index's own, or None."""
 
     columns = "c.terms, c.length"
 

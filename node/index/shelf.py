@@ -22,11 +22,13 @@ class Shelf:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self) -> bool:
+        """Begins a search; False if the store has been retired."""
         with self.lock:
             self.readers += not self.retired
             return not self.retired
 
     def give_back(self) -> None:
+        """Ends a search."""
         with self.lock:
             self.readers -= 1
             last = self.retired and self.readers == 0
@@ -34,6 +36,7 @@ class Shelf:
             self._close()
 
     def retire(self, *, erase: bool) -> None:
+        """Takes no more searches; `erase` removes what it stores when it has been closed."""
         with self.lock:
             last = not self.retired and self.readers == 0
             self.retired, self.erase = True, erase

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Touched:
-    """Chunks whose change may be in one store and not yet in the other, and those changed since a search began."""
+    """Chunks that may be in one store and not yet in the other, and those changed since a search began."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -29,7 +29,9 @@ _DOCUMENT = "d.id, d.title, d.source, g.classes, g.owner, d.language, d.retain_u
 _FROM = (
     "FROM chunks c CROSS JOIN documents d ON d.number = c.document CROSS JOIN groups g ON g.number = d.grp "
 )
+_ONE_OF = "IN (SELECT value FROM json_each(?))"
 _LIVE = "(d.retain_until IS NULL OR d.retain_until > ?) "
+_HELD = f"SELECT d.digest, d.chunks, {_DOCUMENT}FROM documents d CROSS JOIN groups g ON g.number = d.grp "
 _ENTRY = "SELECT c.number, c.id, c.vector, c.terms, c.length, g.number, " + _DOCUMENT + _FROM
 
 
@@ -46,7 +48,7 @@ NOTHING_EXPIRED = Expired()
 
 
 class ExpiredToday:
-    """Remembers what has expired until the day or the documents with an end change. Safe from several threads."""
+    """Remembers what has expired until the day, or the documents with an end, change. Thread safe."""
 
     def __init__(self) -> None:
         self._key: tuple[str, int] | None = None
@@ -112,8 +114,8 @@ class View:
         )
         frequencies: Counter[str] = Counter()
         select = (
-            "SELECT t.term, t.number, f.grp, f.chunks FROM terms t CROSS JOIN frequencies f ON f.term = t.number "
-            "WHERE t.term IN"
+            "SELECT t.term, t.number, f.grp, f.chunks "
+            "FROM terms t CROSS JOIN frequencies f ON f.term = t.number WHERE t.term IN"
         )
         inside = "AND f.grp IN (SELECT value FROM json_each(?))"
         for term, number, group, chunks in rows_in(
@@ -162,17 +164,24 @@ class View:
 
     def documents(self, after: str, limit: int, tenant: str | None) -> tuple[HeldDocument, ...]:
         """A page of the documents, in the order of their ids."""
-        rows = self._sql.execute(
-            f"SELECT d.digest, d.chunks, {_DOCUMENT} FROM documents d CROSS JOIN groups g ON g.number = d.grp "
-            f"WHERE d.id > ? AND {_LIVE} AND (?3 IS NULL OR g.tenant = ?3) ORDER BY d.id LIMIT ?4",
-            (after, self._today, tenant, limit),
-        )
+        page = f"{_HELD} WHERE d.id > ? AND {_LIVE} AND (?3 IS NULL OR g.tenant = ?3) ORDER BY d.id LIMIT ?4"
+        rows = self._sql.execute(page, (after, self._today, tenant, limit))
         return tuple(HeldDocument(_meta(document), digest, chunks) for digest, chunks, *document in rows)
+
+    def held_document(self, each: str) -> HeldDocument | None:
+        """The document, expired or not."""
+        row = self._sql.execute(_HELD + "WHERE d.id = ?", (each,)).fetchone()
+        return HeldDocument(_meta(row[2:]), row[0], row[1]) if row else None
 
     def digest_of(self, document: str) -> str | None:
         """What the document was read from."""
         row = self._sql.execute("SELECT digest FROM documents WHERE id = ?", (document,)).fetchone()
         return row[0] if row else None
+
+    def held(self, document: str) -> tuple[HeldDocument, str] | None:
+        """The document without its text, also an expired one, and the file that it came from."""
+        row = self._sql.execute(_HELD, (document,)).fetchone()
+        return (HeldDocument(_meta(row[3:]), row[1], row[2]), row[0]) if row else None
 
     def of_tenant(self, ids: Sequence[str], tenant: str) -> list[str]:
         """Those of the documents that are the tenant's."""
@@ -242,7 +251,7 @@ class View:
 
     def _admitted(self, where: Where) -> tuple[str, list[Any]]:
         """`where` and the day as a condition and its parameters."""
-        conditions = ["g.number IN (SELECT value FROM json_each(?))", _LIVE]
+        conditions = [f"g.number {_ONE_OF}", _LIVE]
         parameters: list[Any] = [json.dumps(sorted(where.groups)), self._today]
         columns = {"document": "d.id", "source": "d.source", "language": "d.language", "owner": "g.owner"}
         for name, values in where.fields.items():
@@ -255,7 +264,7 @@ class View:
                     "WHERE instr(' ' || g.classes || ' ', ' ' || v.value || ' ') > 0)"
                 )
             else:
-                conditions.append(f"{columns[name]} IN (SELECT value FROM json_each(?))")
+                conditions.append(f"{columns[name]} {_ONE_OF}")
             parameters.append(usable)
         return " AND ".join(conditions), parameters
 
