@@ -16,15 +16,19 @@ import typer
 
 from control.cli import (
     admin,
+    ask,
     authority,
     chat,
     client,
     collection,
     embed,
+    fetch,
+    index,
     models,
     node,
     place,
     policy,
+    search,
     status,
     trust,
 )
@@ -48,9 +52,13 @@ app.add_typer(node.app, name="node")
 app.add_typer(client.app, name="client")
 app.add_typer(policy.app, name="policy")
 app.add_typer(collection.app, name="collection")
+app.add_typer(index.app, name="index")
 app.command(name="place")(place.place)
 app.command(name="chat")(chat.chat)
 app.command(name="embed")(embed.embed)
+app.command(name="search")(search.search)
+app.command(name="ask")(ask.ask)
+app.command(name="fetch")(fetch.fetch)
 app.command(name="models")(models.models)
 app.command(name="status")(status.status)
 

@@ -32,6 +32,7 @@ _USAGE = frozenset(
         Reason.COUNTRY_UNKNOWN,
         Reason.REQUEST_INVALID,
         Reason.REQUEST_TOO_LARGE,
+        Reason.FILTER_UNKNOWN,
     }
 )
 # Where output is not a terminal, nobody wants lines broken at 80 characters.
