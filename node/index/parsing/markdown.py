@@ -17,6 +17,8 @@ from node.index.parsing.formats import BadRow, RawDocument, blocks, decode, one_
 from node.index.parsing.front_matter import split
 from node.index.parsing.limits import ParseLimits
 
+_DEPTH = 100  # what is quoted or listed deeper than this is dropped by the library
+
 
 def parse(file: BinaryIO, limits: ParseLimits) -> Iterator[RawDocument | BadRow]:
     """One document. Its first heading of level 1 is its title."""
@@ -28,7 +30,7 @@ def parse(file: BinaryIO, limits: ParseLimits) -> Iterator[RawDocument | BadRow]
 def _blocks(text: str, hints: dict[str, str]) -> Iterator[Block]:
     level = 0
     cells: list[str] | None = None
-    for token in MarkdownIt("commonmark").enable("table").parse(text):
+    for token in MarkdownIt("commonmark", {"maxNesting": _DEPTH}).enable("table").parse(text):
         if token.type == "heading_open":
             level = int(token.tag[1:])
         elif token.type == "heading_close":

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pypdf import PasswordType, PdfReader, apply_configuration
+from pypdf.errors import LimitReachedError
 
 from node.index.documents import Block
 from node.index.parsing.complaints import Complaint, ParseFailure
@@ -33,15 +34,25 @@ def parse(file: BinaryIO, limits: ParseLimits) -> Iterator[RawDocument | BadRow]
         jbig2dec_binary=None,  # no other program
         disable_legacy_handling=True,
     ):
-        reader = PdfReader(file)
-        # Many files forbid printing, with an empty password for reading.
-        if reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED:
-            raise ParseFailure(Complaint.ENCRYPTED)
+        try:
+            reader = PdfReader(file)
+            # Many files forbid printing, with an empty password for reading.
+            if reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED:
+                raise ParseFailure(Complaint.ENCRYPTED)
+        except LimitReachedError:
+            raise ParseFailure(Complaint.INFLATES) from None
         hints: dict[str, str] = {}
         yield RawDocument(0, _blocks(reader, limits, hints), hints=hints)
 
 
 def _blocks(reader: Any, limits: ParseLimits, hints: dict[str, str]) -> Iterator[Block]:
+    try:
+        yield from _pages(reader, limits, hints)
+    except LimitReachedError:
+        raise ParseFailure(Complaint.INFLATES) from None
+
+
+def _pages(reader: Any, limits: ParseLimits, hints: dict[str, str]) -> Iterator[Block]:
     if len(reader.pages) > limits.pages:
         raise ParseFailure(Complaint.PAGES)
     if isinstance(title := reader.metadata and reader.metadata.title, str):

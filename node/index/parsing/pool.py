@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from mesh.core.errors import MeshError, Reason
@@ -37,7 +38,7 @@ class ParserPool:
 
     async def parse(
         self, path: Path, media: str, defaults: MetaDefaults
-    ) -> AsyncIterator[ParsedDocument | Skipped]:
+    ) -> AsyncGenerator[ParsedDocument | Skipped, None]:
         """The file's documents: one, or for JSONL and CSV one per row, with a Skipped for each bad row.
 
         `media` is what media_of says of the file's own name. Raises MeshError, for JSONL and CSV
@@ -94,7 +95,8 @@ class ParserPool:
         except (Misbehaved, OSError, EOFError, ValueError):
             worker.at_rest = False
             self._check_open()
-            raise Complaint.GAVE_UP.error() from None
+            out_of_time = await worker.kill() == -signal.SIGXCPU
+            raise (Complaint.TOO_SLOW if out_of_time else Complaint.GAVE_UP).error() from None
 
     async def _take(self) -> WorkerProcess:
         self._check_open()

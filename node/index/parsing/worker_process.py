@@ -93,14 +93,18 @@ class WorkerProcess:
             return True
         return self._files >= self._limits.files_per_worker or held * _WORN > self._limits.memory_bytes
 
-    async def kill(self) -> None:
-        """Kills it and all that it started, and waits until it is gone. Who listens to it hears the end."""
+    async def kill(self) -> int:
+        """Kills it and all that it started, and waits until it is gone; returns its exit status.
+
+        Who listens to it hears the end.
+        """
         process = self._process
-        if process is not None:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        if process is None:
+            return 0
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return await process.wait()
 
     async def end(self) -> None:
         """Kills it and hangs up, which only who listens to it may do. Safe to repeat."""
