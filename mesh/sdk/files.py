@@ -36,10 +36,11 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A path that is not taken, and why."""
+    """A path that is not taken, and why. `unreadable`: a folder of which nothing is known."""
 
     path: Path
     why: str
+    unreadable: bool = False
 
 
 def files_under(paths: Iterable[Path], prefix: str = "") -> tuple[list[SourceFile], list[LeftOut]]:
@@ -74,7 +75,7 @@ def _walk(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        left_out.append(LeftOut(folder, error.strerror or "cannot be read"))
+        left_out.append(LeftOut(folder, error.strerror or "cannot be read", unreadable=True))
         return
     for entry in entries:
         path = Path(entry.path)
