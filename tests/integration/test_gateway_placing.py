@@ -11,6 +11,8 @@ import pytest
 from mesh import codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import MAX_PERMITS
+from mesh.core.targets import permitted_targets
+from mesh.core.types import Action
 from mesh.identity.signing import open_envelope
 from mesh.rpc import pace
 from mesh.rpc.channels import ChannelPool
@@ -70,6 +72,31 @@ async def test_a_refusal_is_an_answer(mesh: Mesh):
     assert not placed.targets
     assert {refusal.node for refusal in placed.decision.refused} == {str(node.id) for node in mesh.nodes}
     assert all(refusal.detail for refusal in placed.decision.refused)
+
+
+@pytest.mark.slow
+async def test_a_search_is_placed_at_home_and_its_permit_names_the_collection(mesh: Mesh):
+    """A collection that is called like a model is no model."""
+    clinic, node = mesh["DE"].caller("clinic"), mesh["DE"].nodes["fra-1"]
+    placed = await clinic.place(PUBLIC, action=Action.SEARCH, model="scripted")
+    assert [ranked.node for ranked in placed.decision.ranked] == [str(node.id)]
+    assert placed.decision.considered == 1
+    (target,) = placed.targets
+    assert target.model_digest == ""
+    assert target.endpoints
+    statement = open_envelope(
+        target.permit.SerializeToString(), node.runtime.board.snapshot.bundles, mesh.clock()
+    )
+    permit = codec.permit_from_payload(statement.payload)
+    assert (permit.action, permit.model, permit.caller) == (Action.SEARCH, "scripted", clinic.id)
+    offers = codec.offers_from_pb(placed.targets)
+    (permitted,) = permitted_targets(codec.decision_from_pb(placed.decision), offers)
+    assert permitted.node == node.id
+    # Nobody else's node asks on a foreign client's behalf.
+    visitor = mesh["FR"].caller("firm")
+    refused = await visitor.place(PUBLIC, action=Action.SEARCH, model="papers", at=node)
+    assert not refused.decision.permitted
+    assert {each.reason for each in refused.decision.refused} == {Reason.PLACER_NOT_ENTITLED.code}
 
 
 @pytest.mark.slow
