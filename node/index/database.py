@@ -23,6 +23,7 @@ from mesh.core.errors import MeshError, Reason
 
 _PAGE = 8192  # a chunk's row is about 3 KB: two to a page, and seldom an overflow
 _SPARE_READERS = 16
+_OUR_FAULT = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 
 class Database:
@@ -131,11 +132,16 @@ class Database:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """SQLite's errors as INDEX_UNAVAILABLE. Their texts may quote what was written: only the kind is told."""
+    """Trouble with the files as INDEX_UNAVAILABLE, of which only the kind is told.
+
+    What is wrong with a statement, or with what the tables promise, is a fault of this code and crashes.
+    """
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         kind = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        if kind in _OUR_FAULT or isinstance(error, sqlite3.IntegrityError):
+            raise
         raise MeshError(
             Reason.INDEX_UNAVAILABLE, f"the index's own files cannot be used ({kind})", {}, 5.0
         ) from None

@@ -176,18 +176,13 @@ class DocumentIndex:
                 return purged
             purged += self._delete(ids, forget_files=False)
 
-    def held_document(self, document_id: str) -> HeldDocument | None:
-        """The document as it is held, its last day come or not; or None."""
-        with self._view() as view:
-            return view.held_document(document_id)
-
     def digest_of(self, document_id: str) -> str | None:
         """The digest that the document was stored with, or None."""
         with self._view() as view:
             return view.digest_of(document_id)
 
     def held(self, document_id: str) -> tuple[HeldDocument, str] | None:
-        """The document and the name of the file that it came from, or None."""
+        """The document as it is held, its last day come or not, and its file's name; or None."""
         with self._view() as view:
             return view.held(document_id)
 

@@ -32,8 +32,8 @@ _FROM = (
 _ONE_OF = "IN (SELECT value FROM json_each(?))"
 _LIVE = "(d.retain_until IS NULL OR d.retain_until > ?) "
 _HELD = (
-    f"SELECT d.file, d.digest, d.chunks, {_DOCUMENT} "  # noqa: S608 - constants
-    "FROM documents d JOIN groups g ON g.number = d.grp WHERE d.id = ?"
+    f"SELECT d.file, d.digest, d.chunks, {_DOCUMENT}"  # noqa: S608 - constants
+    "FROM documents d CROSS JOIN groups g ON g.number = d.grp "
 )
 _ENTRY = "SELECT c.number, c.id, c.vector, c.terms, c.length, g.number, " + _DOCUMENT + _FROM
 
@@ -169,22 +169,17 @@ class View:
         """A page of the documents, in the order of their ids."""
         page = f"{_HELD} WHERE d.id > ? AND {_LIVE} AND (?3 IS NULL OR g.tenant = ?3) ORDER BY d.id LIMIT ?4"
         rows = self._sql.execute(page, (after, self._today, tenant, limit))
-        return tuple(HeldDocument(_meta(document), digest, chunks) for digest, chunks, *document in rows)
+        return tuple(HeldDocument(_meta(document), digest, chunks) for _, digest, chunks, *document in rows)
 
-    def held_document(self, each: str) -> HeldDocument | None:
-        """The document, expired or not."""
+    def held(self, each: str) -> tuple[HeldDocument, str] | None:
+        """The document, expired or not, and the name of the file that it came from."""
         row = self._sql.execute(_HELD + "WHERE d.id = ?", (each,)).fetchone()
-        return HeldDocument(_meta(row[2:]), row[0], row[1]) if row else None
+        return (HeldDocument(_meta(row[3:]), row[1], row[2]), row[0]) if row else None
 
     def digest_of(self, document: str) -> str | None:
         """What the document was read from."""
         row = self._sql.execute("SELECT digest FROM documents WHERE id = ?", (document,)).fetchone()
         return row[0] if row else None
-
-    def held(self, document: str) -> tuple[HeldDocument, str] | None:
-        """The document without its text, also an expired one, and the file that it came from."""
-        row = self._sql.execute(_HELD, (document,)).fetchone()
-        return (HeldDocument(_meta(row[3:]), row[1], row[2]), row[0]) if row else None
 
     def of_tenant(self, ids: Sequence[str], tenant: str) -> list[str]:
         """Those of the documents that are the tenant's."""
