@@ -112,12 +112,3 @@ def test_chunks_fit_what_the_embedder_reads() -> None:
     counts = count([c.text for c in found])
     assert max(counts) <= 256
     assert min(counts[:-1]) > 100, "chunks are filled"
-
-
-def test_many_texts_are_counted_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    count = TokenCounter()
-    texts = ["a b", "", "c" * 50, "d e f"] * 3
-    alone = [count([text])[0] for text in texts]
-    monkeypatch.setattr("node.index.tokens._AT_ONCE", 40)
-    assert count(texts) == alone
-    assert count([]) == []
