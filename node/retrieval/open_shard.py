@@ -76,7 +76,7 @@ class OpenShard:
         visible = sight.from_level(ReleaseLevel.REFERENCE)
         fields = question.filters.fields
 
-        def ask() -> tuple[int, tuple[int, ...], tuple[ScoredId, ...], int]:
+        def ask() -> tuple[int, tuple[int, ...], tuple[ScoredId, ...], int, bool]:
             documents, frequencies = index.statistics(question.terms, visible)
             where = Where(visible, fields)
             ranking = (
@@ -87,9 +87,10 @@ class OpenShard:
             counted = count_matching(
                 index, question.terms, question.vector, Where(sight.only_counted(), fields)
             )
-            return documents, frequencies, ranking, counted
+            approximate = bool(question.vector) and not question.exact and index.approximate
+            return documents, frequencies, ranking, counted, approximate
 
-        documents, frequencies, by_vector, counted = await self._run(ask)
+        documents, frequencies, by_vector, counted, approximate = await self._run(ask)
         sight.require_current()
         self.sight = sight
         self._ranked.update(each.id for each in by_vector)
@@ -103,7 +104,7 @@ class OpenShard:
             counted=count,
             counted_inexact=inexact,
             highest=sight.highest,
-            approximate=bool(question.vector) and not question.exact and index.approximate,
+            approximate=approximate,
         )
 
     async def weigh(self, weights: Sequence[float]) -> tuple[ScoredId, ...]:
