@@ -19,6 +19,7 @@ from node.index.base import FILTER_FIELDS, ID_BYTES, Entry, Where
 MAX_DEPTH = 16_384  # the deepest that every kind of store can look
 MAX_TERM = 2**32 - 1
 MAX_GROUP = 2**63 - 1
+MAX_VALUES = 64  # of one field of one chunk
 # Inside these bounds no product and no sum of products leaves what a float32 can hold.
 MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
 # A vector this close to unit length stays bit for bit what it is.
@@ -91,8 +92,8 @@ def check_where(where: Where) -> None:
     for group in where.groups:
         _check_group(group)
     for values in where.fields.values():
-        if not all(isinstance(value, str) for value in values):
-            raise _invalid("filter: expected texts as values")
+        if isinstance(values, str) or not all(map(_is_text, values)):
+            raise _invalid("filter: expected a list of texts each")
 
 
 def admits_nothing(where: Where) -> bool:
@@ -107,8 +108,19 @@ def _check_entry(entry: Entry) -> None:
     if not entry.fields.keys() <= FILTER_FIELDS:
         raise _invalid(f"fields: expected some of {', '.join(sorted(FILTER_FIELDS))}")
     for values in entry.fields.values():
-        if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-            raise _invalid("fields: expected texts, several of each")
+        if isinstance(values, str) or not all(map(_is_text, values)) or len(values) > MAX_VALUES:
+            raise _invalid(f"fields: expected a list of texts each, at most {MAX_VALUES}")
+
+
+def _is_text(value: object) -> bool:
+    """A string that UTF-8 can write: lone surrogates cannot reach every store."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_id(each: bytes) -> None:

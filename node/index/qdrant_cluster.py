@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -53,14 +54,14 @@ class QdrantClusterStore:
         batch = check_batch(upserts, deletes, self._dimensions)
         for start in range(0, len(batch.deletes), _AT_ONCE):
             gone: list[Any] = [str(UUID(bytes=each)) for each in batch.deletes[start : start + _AT_ONCE]]
-            self._ask(lambda gone=gone: self._client.delete(self._collection, gone, wait=True))
+            self._ask(partial(self._client.delete, self._collection, gone, wait=True))
         for start in range(0, len(batch.entries), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             points = [
                 _point(entry, vector.tolist())
                 for entry, vector in zip(batch.entries[part], batch.vectors[part], strict=True)
             ]
-            self._ask(lambda points=points: self._client.upsert(self._collection, points, wait=True))
+            self._ask(partial(self._client.upsert, self._collection, points, wait=True))
 
     def by_vector(
         self, vector: Sequence[float], depth: int, where: Where, *, exact: bool = False
@@ -138,8 +139,8 @@ class QdrantClusterStore:
             params = self._client.get_collection(self._collection).config.params
             vectors, sparse = params.vectors, params.sparse_vectors
             dense = vectors.get(_DENSE) if isinstance(vectors, dict) else None
-            same = dense is not None and dense.size == self._dimensions
-            if not same or dense.distance != models.Distance.COSINE or _TERMS not in (sparse or {}):
+            kind = (dense.size, dense.distance) if dense is not None else None
+            if kind != (self._dimensions, models.Distance.COSINE) or _TERMS not in (sparse or {}):
                 raise MeshError(Reason.INDEX_UNAVAILABLE, "store: expected a collection of our own making")
         # Also after a start that was cut short: making one that is there changes nothing.
         for name in sorted(FILTER_FIELDS):
@@ -164,6 +165,7 @@ def connect(
         trust = ssl.create_default_context(cafile=ca)
     except OSError as error:  # an SSLError is one
         raise MeshError(Reason.CONFIG_INVALID, "store.ca_file: expected certificates") from error
+    trust.minimum_version = ssl.TLSVersion.TLSv1_3
     client = QdrantClient(
         url=url,
         port=None,  # the URL says it

@@ -24,6 +24,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -49,7 +50,8 @@ _AT_ONCE = 64  # points in one write: some milliseconds in which nothing else ru
 # Edges per point, and candidates when building and when searching.
 _M, _EF_CONSTRUCT, _EF = 16, 128, 128
 _SEARCH_THREADS = 4
-_FULL_SCAN_KIB = 10_000  # a filter that leaves fewer vectors than this is better served by looking at all
+# Where a filter admits less than this share, more distant neighbours keep the graph from falling apart.
+_SPARSE_BELOW = 0.4
 _T = TypeVar("_T")
 
 _OPTIMIZE = """
@@ -115,7 +117,7 @@ class QdrantEdgeStore:
         with self._writing:
             self._note([*batch.deletes, *(entry.id for entry in batch.entries)])
             for start in range(0, len(batch.deletes), _AT_ONCE):
-                gone = [UUID(bytes=each) for each in batch.deletes[start : start + _AT_ONCE]]
+                gone: list[Any] = [UUID(bytes=each) for each in batch.deletes[start : start + _AT_ONCE]]
                 self._write(edge.UpdateOperation.delete_points(gone))
             for start in range(0, len(batch.entries), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
@@ -126,10 +128,9 @@ class QdrantEdgeStore:
         self, vector: Sequence[float], depth: int, where: Where, *, exact: bool = False
     ) -> list[Scored]:
         """The nearest by cosine."""
-        question = check_question(vector, depth, where, self._dimensions)
+        question: Any = check_question(vector, depth, where, self._dimensions)
         exact = exact or self.count() < self._exact_below
-        params = edge.SearchParams(exact=True) if exact else edge.SearchParams(hnsw_ef=_EF)
-        return self._search(edge.Query.Nearest(question, using=_DENSE), depth, where, params)
+        return self._search(edge.Query.Nearest(question, using=_DENSE), depth, where, exact)
 
     def by_terms(self, weights: Mapping[int, float], depth: int, where: Where) -> list[Scored]:
         """The highest sums of weight x weight."""
@@ -139,7 +140,7 @@ class QdrantEdgeStore:
         if not weights:
             return []
         query = edge.Query.Nearest(_sparse(weights), using=_TERMS)
-        return [each for each in self._search(query, depth, where, None) if each.score > 0]
+        return [each for each in self._search(query, depth, where, True) if each.score > 0]
 
     def flush(self) -> None:
         """Returns once everything is on the disk."""
@@ -209,16 +210,26 @@ class QdrantEdgeStore:
             finally:
                 self._folder.release()
 
-    def _search(self, query: Any, depth: int, where: Where, params: Any) -> list[Scored]:
+    def _search(self, query: Any, depth: int, where: Where, exact: bool) -> list[Scored]:
         if depth == 0 or admits_nothing(where):
             return []
         condition = _filter(where)
 
-        def ask(limit: int) -> list[Scored]:
+        def look(limit: int, exact: bool) -> list[Scored]:
+            params = edge.SearchParams(
+                exact=exact,
+                hnsw_ef=None if exact else max(_EF, 2 * limit),
+                acorn=None if exact else edge.AcornSearchParams(enable=True, max_selectivity=_SPARSE_BELOW),
+            )
             request = edge.QueryRequest(
                 limit, query=query, filter=condition, params=params, with_payload=False, with_vector=False
             )
             return [Scored(each.id.bytes, each.score) for each in self._call(lambda s: s.query(request))]
+
+        def ask(limit: int) -> list[Scored]:
+            found = look(limit, exact)
+            # A strict filter can leave a graph in pieces, with some out of reach; so can asking for all.
+            return found if exact or len(found) == limit else look(limit, True)
 
         return ties.best(ask, depth)
 
@@ -242,11 +253,11 @@ class QdrantEdgeStore:
             changed = [UUID(bytes=each) for each in self._changed or ()]
             for start in range(0, len(changed), _AT_ONCE):
                 part = changed[start : start + _AT_ONCE]
-                records = self._call(lambda old, part=part: old.retrieve(part, True, True))
+                records = self._call(partial(_read, part))
                 points = [edge.Point(each.id, each.vector, each.payload) for each in records]
-                gone = list(set(part) - {each.id for each in records})
-                _guard(lambda gone=gone: shard.update(edge.UpdateOperation.delete_points(gone)))
-                _guard(lambda points=points: shard.update(edge.UpdateOperation.upsert_points(points)))
+                gone: list[Any] = list({*part} - {each.id for each in records})
+                _guard(partial(shard.update, edge.UpdateOperation.delete_points(gone)))
+                _guard(partial(shard.update, edge.UpdateOperation.upsert_points(points)))
             _guard(shard.flush)
             self._folder.publish(path)
         except BaseException:
@@ -290,12 +301,17 @@ def _unusable() -> MeshError:
     return MeshError(Reason.INDEX_UNAVAILABLE, "store: expected files that work; rebuild the index")
 
 
+def _read(ids: list[Any], shard: Any) -> list[Any]:
+    found: list[Any] = shard.retrieve(ids, with_payload=True, with_vector=True)
+    return found
+
+
 def _create(folder: ShardFolder, path: Path, config: Any) -> Any:
     shard = _guard(lambda: edge.EdgeShard.create(str(path), config))
     kinds = {name: edge.PayloadSchemaType.Keyword for name in sorted(FILTER_FIELDS)}
     for name, kind in {_GROUP: edge.PayloadSchemaType.Integer, **kinds}.items():
         operation = edge.UpdateOperation.create_field_index(name, kind)
-        _guard(lambda operation=operation: shard.update(operation))
+        _guard(partial(shard.update, operation))
     _guard(shard.flush)
     folder.publish(path)
     return shard
@@ -314,22 +330,21 @@ def _try(shard: Any, dimensions: int) -> None:
         edge.Query.Nearest(edge.SparseVector([0], [1.0]), using=_TERMS),
     ):
         request = edge.QueryRequest(limit=1, query=query, filter=anything, params=params)
-        _guard(lambda request=request: shard.query(request))
+        _guard(partial(shard.query, request))
     whole = edge.Filter(must=[edge.HasVectorCondition(_DENSE)])
     if _guard(lambda: shard.count(edge.CountRequest(filter=whole)) != shard.count(edge.CountRequest())):
         raise _unusable()
 
 
 def _config(dimensions: int, exact_below: int) -> Any:
-    """Segments are worth an index from half of `exact_below` on: fewer vectors are looked at in full."""
-    indexed_kib = max(1, exact_below * dimensions * 4 // 1024 // 2)
+    """A segment gets a graph from half of `exact_below` on, since several are searched. A filter that
+    admits fewer than `exact_below` chunks is answered by looking at those, like a store of that size."""
+    kib = max(2, exact_below * dimensions * 4 // 1024)
     return edge.EdgeConfig(
         vectors={_DENSE: edge.EdgeVectorParams(size=dimensions, distance=edge.Distance.Cosine)},
         sparse_vectors={_TERMS: edge.EdgeSparseVectorParams()},
-        hnsw_config=edge.HnswIndexConfig(
-            m=_M, ef_construct=_EF_CONSTRUCT, full_scan_threshold=min(_FULL_SCAN_KIB, indexed_kib)
-        ),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=indexed_kib, default_segment_number=1),
+        hnsw_config=edge.HnswIndexConfig(m=_M, ef_construct=_EF_CONSTRUCT, full_scan_threshold=kib),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=kib // 2, default_segment_number=1),
         max_search_threads=_SEARCH_THREADS,
     )
 
