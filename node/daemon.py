@@ -35,6 +35,8 @@ from node.engine.base import Engine
 from node.engine.remote import RemoteEngine
 from node.engine.scripted import ScriptedEngine
 from node.engine.spec import EngineSpec
+from node.index.embedding import EngineEmbedder, LocalEmbedder, TextEmbedder
+from node.retrieval.parts import RetrievalParts
 from node.runtime import NodeParts, NodeRuntime
 
 _LOG = logging.getLogger("node.daemon")
@@ -81,6 +83,18 @@ def _renew(settings: NodeSettings, pool: ChannelPool, node: SpiffeId) -> Renew |
     return renewer(pool, Server(control, identity.renew_at))
 
 
+def _retrieval(settings: NodeSettings, engine: Engine) -> RetrievalParts | None:
+    retrieval, folder = settings.retrieval, settings.state_directory / "retrieval"
+    if not retrieval.enabled:
+        return None
+    embedder: TextEmbedder
+    if retrieval.embedder == "engine":
+        embedder = EngineEmbedder(engine, retrieval.embedder_model, retrieval.dimensions)
+    else:
+        embedder = LocalEmbedder(retrieval.embedder_directory or folder / "embedder", retrieval.threads)
+    return RetrievalParts(folder, embedder, retrieval)
+
+
 async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
     """Serves until SIGTERM or SIGINT, then drains; False if it had to end by itself.
 
@@ -100,12 +114,13 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
     loop.add_signal_handler(signal.SIGHUP, source.request_renewal)
     pool = ChannelPool(source)
     store = open_store(settings.board)
+    made = engine or make_engine(settings.engine, settings.state_directory)
     log = FileDecisionLog.open(settings.state_directory / "decisions.jsonl")
     runtime = NodeRuntime(
         NodeParts(
             source=source,
             store=store,
-            engine=engine or make_engine(settings.engine, settings.state_directory),
+            engine=made,
             log=log,
             listen=tuple(settings.listen),
             advertise=tuple(settings.advertise),
@@ -114,6 +129,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
             serving=settings.serving,
             status=settings.status,
             placement=settings.placement,
+            retrieval=_retrieval(settings, made),
         )
     )
     try:

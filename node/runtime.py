@@ -39,6 +39,7 @@ from node.live_calls import LiveCalls
 from node.oversight import Oversight
 from node.permit_check import PermitCheck
 from node.reception import Reception
+from node.retrieval.parts import SERVICE_NAMES, Retrieval, RetrievalParts, Surroundings
 from node.status import StatusPublisher
 from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
 
@@ -68,6 +69,7 @@ class NodeParts:
     serving: ServingSettings = field(default_factory=ServingSettings)
     status: StatusSettings = field(default_factory=StatusSettings)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
+    retrieval: RetrievalParts | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -129,12 +131,27 @@ class NodeRuntime:
             coalesce_s=parts.status.coalesce_s,
             lease_s=parts.status.lease_s,
         )
+        self.retrieval = self._make_retrieval(parts.retrieval) if parts.retrieval is not None else None
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
         self._version = software_version()
         self.failed = asyncio.Event()
         """Set when a part ended that should not: the node no longer does what it promises."""
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_retrieval(self, parts: RetrievalParts) -> Retrieval:
+        surroundings = Surroundings(
+            source=self.parts.source,
+            board=self.board,
+            placer=self.placer,
+            gate=self.gate,
+            engine=self.engine,
+            clock=self.parts.clock,
+            monotonic=time.monotonic,
+            new_id=self.new_id,
+            changed=self._changed,
+        )
+        return Retrieval(parts, surroundings)
 
     def _make_server(self) -> MeshServer:
         parts, source = self.parts, self.parts.source
@@ -163,6 +180,8 @@ class NodeRuntime:
             ),
             placement_service.SERVICE_NAME,
         )
+        if self.retrieval is not None:
+            self.retrieval.add_to(server)
         return server
 
     @property
@@ -181,6 +200,9 @@ class NodeRuntime:
         self.parts.source.subscribe(self._changed)
         await self.server.start()
         await self.server.set_serving(True, [placement_service.SERVICE_NAME])
+        if self.retrieval is not None:
+            self.retrieval.start()
+            await self.server.set_serving(True, SERVICE_NAMES)
         await self.engine.start()
         self._run("board", self.board.run())
         self._run("oversight", self.oversight.run())
@@ -210,6 +232,8 @@ class NodeRuntime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self.publisher.aclose()
+        if self.retrieval is not None:
+            await self.retrieval.aclose()
         await self.engine.aclose()
         await self.parts.log.aclose()
 
@@ -238,7 +262,8 @@ class NodeRuntime:
         """None until the engine has told what it serves: an empty record would take the node's name off
         every list."""
         models = self.engine.models
-        return NodeRecord(self.endpoints, models, (), self._version) if models else None
+        held = self.retrieval.held() if self.retrieval is not None else ()
+        return NodeRecord(self.endpoints, models, held, self._version) if models else None
 
     def _status(self) -> NodeStatus:
         if self.admission.slots != self.engine.capacity:

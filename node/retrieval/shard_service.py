@@ -36,6 +36,7 @@ from mesh.rpc.pace import asker_of
 from node.admission import Admission
 from node.gate import Asked, Entry, Gate
 from node.live_calls import LiveCall
+from node.retrieval.evidence import release_entry
 from node.retrieval.holder import Holder, OpenShard
 from sovereign.mesh.v1 import inference_pb2, retrieval_pb2, retrieval_pb2_grpc
 
@@ -56,23 +57,25 @@ class Streams:
     def __init__(self, most: int = MAX_STREAMS, most_of_one: int = MAX_STREAMS_OF_ONE) -> None:
         self._most = most
         self._most_of_one = most_of_one
-        self._open: Counter[str] = Counter()
+        self._by_asker: Counter[str] = Counter()
 
-    def __len__(self) -> int:
-        return self._open.total()
+    @property
+    def open(self) -> int:
+        """How many there are now."""
+        return self._by_asker.total()
 
     @contextlib.contextmanager
     def one(self, asker: str) -> Iterator[None]:
         """Counts one for as long as it lasts; OVERLOADED if there are too many."""
-        if self._open[asker] >= self._most_of_one or len(self) >= self._most:
+        if self._by_asker[asker] >= self._most_of_one or self.open >= self._most:
             raise MeshError(Reason.OVERLOADED, "too many searches are open at once", {}, _RETRY_S)
-        self._open[asker] += 1
+        self._by_asker[asker] += 1
         try:
             yield
         finally:
-            self._open[asker] -= 1
-            if not self._open[asker]:
-                del self._open[asker]
+            self._by_asker[asker] -= 1
+            if not self._by_asker[asker]:
+                del self._by_asker[asker]
 
 
 class ShardService(retrieval_pb2_grpc.ShardServicer):
@@ -238,17 +241,8 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
     async def _record_release(
         self, asked: Asked, entry: Entry, levels: Iterable[ReleaseLevel], charged: int
     ) -> None:
-        released = Counter(level.word for level in levels)
         await self._gate.record(
-            {
-                "kind": "release",
-                "id": entry["id"],
-                "at": self._gate.clock(),
-                "node": str(self._gate.node),
-                "caller": str(asked.peer.id),
-                "requester": str(asked.principal.id),
-                "model": asked.subject,
-                "released": dict(sorted(released.items())),
-                "charged": charged,
-            }
+            release_entry(
+                self._gate, entry, asked.peer.id, asked.principal.id, asked.subject, levels, charged
+            )
         )

@@ -24,6 +24,7 @@ from typing import Any
 from mesh import codec
 from mesh.board import Board
 from mesh.core.records import COVERED_BY_HEADS, RecordKey, RecordType
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, Snapshot, TrustBundle
 from mesh.core.types import NodeFacts, SpiffeId
 from mesh.evidence import DecisionLog, MemoryDecisionLog
@@ -32,6 +33,7 @@ from mesh.store.base import RecordStore
 from mesh.store.memory import MemoryBoard, MemoryStore
 from node.config import ServingSettings, StatusSettings
 from node.engine.scripted import Script, ScriptedEngine
+from node.retrieval.parts import RetrievalParts
 from node.runtime import NodeParts, NodeRuntime
 from tests.support.caller import Caller, Stream, context
 from tests.support.identities import AuthorityForTests
@@ -112,6 +114,10 @@ class Authority:
     async def apply_policy(self, cedar: str) -> None:
         await self.publish(RecordType.POLICY, codec.policy_to_payload(cedar))
 
+    async def publish_collection(self, spec: CollectionSpec) -> None:
+        """Defines how documents of a collection are indexed in this jurisdiction."""
+        await self.publish(RecordType.COLLECTION, codec.collection_to_payload(spec), spec.name)
+
     async def federate(self, bundles: Iterable[TrustBundle]) -> None:
         await self.publish(RecordType.FEDERATION, codec.federation_to_payload(bundles))
 
@@ -146,6 +152,7 @@ class Authority:
         serving: ServingSettings | None = None,
         log: DecisionLog | None = None,
         cache: Path | None = None,
+        retrieval: RetrievalParts | None = None,
         wait: bool = True,
     ) -> Node:
         """Starts a node and, unless told otherwise, waits until every node and authority knows it."""
@@ -161,6 +168,7 @@ class Authority:
                 board_cache=cache,
                 serving=serving or ServingSettings(),
                 status=_STATUS,
+                retrieval=retrieval,
                 clock=self.mesh.clock,
             )
         )
