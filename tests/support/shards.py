@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mesh.core.merging import Ranked, Statistics, check_ranking, check_statistics, fuse, merge, weights_of
+from mesh.core.merging import Statistics, check_ranking, check_statistics, fuse, merge, weights_of
 from mesh.core.retrieval import DEPTH, ScoredId
 from mesh.core.types import SpiffeId
 
@@ -48,30 +48,34 @@ class Central:
     """All chunks in one place; `homes[i]` is the node that chunk i would be on, for ties and names."""
 
     def __init__(self, corpus: Corpus, homes: Sequence[SpiffeId]) -> None:
-        self._corpus = corpus
         self._hits = list(zip(corpus.ids, homes, strict=True))
         self._vectors = corpus.vectors.astype(np.float64)
         lengths = np.array([sum(terms.values()) for terms in corpus.terms], np.float64)
         self._norms = corpus.k1 * (1 - corpus.b + corpus.b * lengths / corpus.average_length)
+        words = {word for terms in corpus.terms for word in terms}
+        self._tf = {word: np.zeros(len(lengths)) for word in words}
+        for i, terms in enumerate(corpus.terms):
+            for word, count in terms.items():
+                self._tf[word][i] = count
 
-    def rank(self, question: Question, mode: str) -> list[Hit]:
-        """The best DEPTH."""
-        if mode == "vector":
-            scores = (self._vectors * question.vector.astype(np.float64)).sum(axis=1)
-            return self._best(dict(enumerate(scores.tolist())))
-        if mode == "keyword":
-            scores = np.zeros(len(self._hits))
-            for term in sorted(question.counts):
-                tf = np.array([terms.get(term, 0) for terms in self._corpus.terms], np.float64)
+    def rank(self, question: Question) -> dict[str, list[Hit]]:
+        """The best DEPTH, for each mode."""
+        cosines = (self._vectors * question.vector.astype(np.float64)).sum(axis=1).tolist()
+        bm25 = np.zeros(len(self._hits))
+        for term in sorted(question.counts):
+            if term in self._tf:
+                tf = self._tf[term]
                 df = int((tf > 0).sum())
                 idf = math.log(1 + (len(tf) - df + 0.5) / (df + 0.5))
-                scores += idf * question.counts[term] * (tf / (tf + self._norms))
-            return self._best({i: score for i, score in enumerate(scores.tolist()) if score > 0})
+                bm25 += idf * question.counts[term] * (tf / (tf + self._norms))
+        vector = self._best(dict(enumerate(cosines)))
+        keyword = self._best({i: score for i, score in enumerate(bm25.tolist()) if score > 0})
         fused: dict[Hit, float] = {}
-        for one in ("vector", "keyword"):
-            for position, hit in enumerate(self.rank(question, one)):
+        for ranking in (vector, keyword):
+            for position, hit in enumerate(ranking):
                 fused[hit] = fused.get(hit, 0.0) + 1 / (61 + position)
-        return sorted(fused, key=lambda hit: (-fused[hit], hit))[:DEPTH]
+        hybrid = sorted(fused, key=lambda hit: (-fused[hit], hit))[:DEPTH]
+        return {"vector": vector, "keyword": keyword, "hybrid": hybrid}
 
     def _best(self, scores: Mapping[int, float]) -> list[Hit]:
         order = sorted(scores, key=lambda i: (-scores[i], self._hits[i]))
@@ -82,38 +86,39 @@ class Central:
 
 
 class Shard:
-    """Some of the chunks, on one node. `local_statistics` would be what it weighs by if left alone."""
+    """Some of the chunks, on one node: what is rarer than `threshold` it tells as the threshold."""
 
     def __init__(self, corpus: Corpus, rows: Sequence[int], threshold: int = 0) -> None:
-        self._rows = [(corpus.ids[i], corpus.vectors[i].astype(np.float64), corpus.terms[i]) for i in rows]
-        self._corpus, self._threshold = corpus, threshold
+        self._ids = [corpus.ids[i] for i in rows]
+        self._vectors = corpus.vectors[list(rows)].astype(np.float64)
+        self._threshold = threshold
+        self._postings: dict[str, list[tuple[bytes, float]]] = {}
+        for i in rows:
+            length = sum(corpus.terms[i].values())
+            norm = corpus.k1 * (1 - corpus.b + corpus.b * length / corpus.average_length)
+            for term, tf in corpus.terms[i].items():
+                self._postings.setdefault(term, []).append((corpus.ids[i], tf / (tf + norm)))
 
     def statistics(self, terms: Sequence[str]) -> tuple[int, list[int]]:
-        """How many chunks, and in how many each term is; what is rarer than the threshold is rounded up."""
-        exact = [sum(term in each for _, _, each in self._rows) for term in terms]
-        floor = min(self._threshold, len(self._rows))
-        return len(self._rows), [max(df, floor) if df else 0 for df in exact]
+        """How many chunks, and in how many each term is."""
+        floor = min(self._threshold, len(self._ids))
+        exact = [len(self._postings.get(term, ())) for term in terms]
+        return len(self._ids), [max(df, floor) if df else 0 for df in exact]
 
     def by_vector(self, vector: NDArray[np.float32]) -> tuple[bytes, list[float]]:
         """Its ranking, in wire form."""
-        wide = vector.astype(np.float64)
-        return _wire({each: float((row * wide).sum()) for each, row, _ in self._rows})
+        if not self._ids:
+            return b"", []
+        cosines = (self._vectors * vector.astype(np.float64)).sum(axis=1).tolist()
+        return _wire(dict(zip(self._ids, cosines, strict=True)))
 
     def by_terms(self, terms: Sequence[str], weights: Sequence[float]) -> tuple[bytes, list[float]]:
-        """Its ranking, in wire form."""
-        scores = {}
-        for each, _, counts in self._rows:
-            length = sum(counts.values())
-            norm = self._corpus.k1 * (
-                1 - self._corpus.b + self._corpus.b * length / self._corpus.average_length
-            )
-            score = 0.0
-            for term, weight in zip(terms, weights, strict=True):
-                if term in counts:
-                    score += weight * (counts[term] / (counts[term] + norm))
-            if score > 0:
-                scores[each] = score
-        return _wire(scores)
+        """Its ranking, in wire form. Sums go term by term, in the terms' order."""
+        scores: dict[bytes, float] = {}
+        for term, weight in zip(terms, weights, strict=True):
+            for each, weighted in self._postings.get(term, ()):
+                scores[each] = scores.get(each, 0.0) + weight * weighted
+        return _wire({each: score for each, score in scores.items() if score > 0})
 
 
 def _wire(scores: Mapping[bytes, float]) -> tuple[bytes, list[float]]:
@@ -122,9 +127,9 @@ def _wire(scores: Mapping[bytes, float]) -> tuple[bytes, list[float]]:
 
 
 def federated(
-    shards: Mapping[SpiffeId, Shard], question: Question, mode: str, *, local_statistics: bool = False
-) -> list[Hit]:
-    """What an asker makes of the nodes' answers, with mesh.core.merging and nothing else.
+    shards: Mapping[SpiffeId, Shard], question: Question, *, local_statistics: bool = False
+) -> dict[str, list[Hit]]:
+    """What an asker makes of the nodes' answers for each mode, with mesh.core.merging and nothing else.
 
     `local_statistics` is the mistake of letting every node weigh by its own.
     """
@@ -134,22 +139,19 @@ def federated(
         documents, frequencies = shard.statistics(terms)
         stats[node] = check_statistics(documents, frequencies, len(terms))
     everywhere = weights_of(terms, question.counts, list(stats.values()))
-    vector: dict[SpiffeId, tuple[ScoredId, ...]] = {}
-    keyword: dict[SpiffeId, tuple[ScoredId, ...]] = {}
+    vectors: dict[SpiffeId, tuple[ScoredId, ...]] = {}
+    keywords: dict[SpiffeId, tuple[ScoredId, ...]] = {}
     for node, shard in shards.items():
         weights = weights_of(terms, question.counts, [stats[node]]) if local_statistics else everywhere
-        vector[node] = check_ranking(*shard.by_vector(question.vector), DEPTH, cosine=True)
-        keyword[node] = check_ranking(
-            *shard.by_terms(terms, weights), DEPTH, cosine=False, highest=sum(weights)
-        )
-    merged: tuple[Ranked, ...]
-    if mode == "vector":
-        merged = merge(vector, DEPTH)
-    elif mode == "keyword":
-        merged = merge(keyword, DEPTH)
-    else:
-        merged = fuse(merge(vector, DEPTH), merge(keyword, DEPTH))[:DEPTH]
-    return [(each.id, each.node) for each in merged]
+        vectors[node] = check_ranking(*shard.by_vector(question.vector), DEPTH, cosine=True)
+        ranking = shard.by_terms(terms, weights)
+        keywords[node] = check_ranking(*ranking, DEPTH, cosine=False, highest=sum(weights))
+    vector, keyword = merge(vectors, DEPTH), merge(keywords, DEPTH)
+    hybrid = fuse(vector, keyword)[:DEPTH]
+    return {
+        mode: [(each.id, each.node) for each in ranking]
+        for mode, ranking in (("vector", vector), ("keyword", keyword), ("hybrid", hybrid))
+    }
 
 
 def spread(
