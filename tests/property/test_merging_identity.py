@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.core.merging import ScoredId, conflicts
+from mesh.core.errors import MeshError, Reason
+from mesh.core.merging import check_ranking, conflicts
+from mesh.core.retrieval import ScoredId
 from mesh.core.types import SpiffeId
 from tests.property.generated import REPRODUCIBLE
 from tests.support.shards import Central, Corpus, Question, at_random, by_topic, federated, spread
@@ -116,3 +118,24 @@ def test_conflicts_are_the_pairs_that_claim_the_same(claims: list[tuple[SpiffeId
     assert conflicts(rankings) == {
         (one, two) for one, n in claims for two, m in claims if one < two and n == m
     }
+
+
+@given(
+    ids=st.binary(max_size=80),
+    scores=st.lists(st.floats(), max_size=5),
+    depth=st.integers(0, 6),
+    cosine=st.booleans(),
+)
+def test_whatever_comes_as_a_ranking_it_is_one_or_the_peer_misbehaved(
+    ids: bytes, scores: list[float], depth: int, cosine: bool
+) -> None:
+    padded = (ids + bytes(80))[: 16 * len(scores)] if len(ids) > 20 else ids
+    try:
+        found = check_ranking(padded, scores, depth, cosine=cosine, highest=2.0)
+    except MeshError as error:
+        if error.reason is not Reason.PEER_MISBEHAVED:
+            raise
+        return
+    assert len(found) <= depth
+    assert [each.score for each in found] == scores
+    assert list(found) == sorted(set(found), key=lambda each: (-each.score, each.id))

@@ -171,7 +171,7 @@ def by_topic(vectors: NDArray[np.float32], count: int, seed: int) -> list[int]:
         return [i % count for i in range(len(points))]
     random = np.random.default_rng(seed)
     centres = points[random.choice(len(points), count, replace=False)]
-    labels = np.zeros(len(points), np.int64)
+    labels: NDArray[np.int64] = np.zeros(len(points), np.int64)
     for _ in range(20):
         labels = ((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2).argmin(axis=1)
         for number in range(count):
