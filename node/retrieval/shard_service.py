@@ -7,9 +7,9 @@ order: who is on the connection; may it speak for the requester; the permit and 
 again, by counts and levels, whatever texts leave, before they do (I7). Right before each answer the
 levels that it went by are held against the newest records (I1).
 
-Bounded for whoever asks: streams open at once, by all and by one asker; the size of every message; the
-time between two steps; how many steps (open_shard.py); work at once, shared among askers
-(node/admission.py). An asker is a tenant at home, a whole authority abroad.
+Bounded for whoever asks: streams open at once, by all and by one asker, silent ones as well; the size of
+every message; the time between two steps; how many steps (open_shard.py); work at once, shared among
+askers (node/admission.py). An asker is a tenant at home, a whole authority abroad.
 
 Evidence has entries of kind "shard" (outcome "served", with how many release groups the requester may see
 at which level; or "refused", also after it was served, with the step) and "release" (how many chunks or
@@ -96,6 +96,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         self._admission = admission
         self._generating = generating
         self._streams = streams or Streams()
+        self._silent = Streams()  # those that have not said yet for whom they ask: counted by peer
         self._step_timeout_s = step_timeout_s
 
     async def Search(self, requests: _Steps, context: _Context) -> None:
@@ -103,7 +104,8 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         entry = self._begin("search")
         async with self._refusals(entry):
             peer = self._gate.identify(context, entry, (NODE,))
-            first = await self._next(requests)
+            with self._silent.one(asker_of(peer.id, self._gate.node.trust_domain)):
+                first = await self._next(requests)
             if first is None or first.WhichOneof("step") != "open":
                 raise MeshError(Reason.REQUEST_INVALID, "step: expected open first")
             codec.check_shard_request(first)
