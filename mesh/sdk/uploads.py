@@ -63,6 +63,7 @@ class Upload:
         self._sent: set[int] = set()
         self._unreadable: list[FileDone] = []
         self._answer: asyncio.Future[bool] | None = None
+        self._accepted = asyncio.Event()
 
     @property
     def ended(self) -> bool:
@@ -71,6 +72,7 @@ class Upload:
 
     async def stream(self, call: Any, last_s: float) -> AsyncGenerator[FileDone | SoFar, None]:
         """Offers files over this call for `last_s` seconds, then waits for what is under way."""
+        self._accepted.clear()
         sender = asyncio.create_task(self._send(call, self._monotonic() + last_s))
         try:
             while (message := await self._read(call, sender)) is not None:
@@ -112,6 +114,7 @@ class Upload:
 
     def _take(self, message: Any) -> list[FileDone | SoFar]:
         kind = message.WhichOneof("step")
+        self._accepted.set()
         if kind == "progress":
             return [SoFar(message.progress.documents, message.progress.chunks)]
         if kind == "wanted":
@@ -138,6 +141,8 @@ class Upload:
             collection=self._collection, defaults=codec.document_info_to_pb(self._defaults)
         )
         await call.write(index_pb2.IngestRequest(begin=begin))
+        # A node that refuses ends the call, and whoever goes on writing then never learns why.
+        await self._accepted.wait()
         while self._next < len(self._files) and self._monotonic() < until:
             number = self._next + 1
             await self._send_file(call, number, self._files[self._next])

@@ -149,6 +149,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
             upload: Upload | None = None
             try:
                 async with self._ingester.upload(index, defaults, answers, act.tenant or "") as upload:
+                    await answers.progress(0, 0)  # it may begin
                     await requests.feed(
                         upload, answers, lambda: self._gate.identify(context, {}, (ADMIN, CLIENT))
                     )
