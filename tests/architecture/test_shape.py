@@ -41,6 +41,7 @@ def test_reason_codes_are_distinct_and_mapped() -> None:
     statuses = {
         "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED",
         "FAILED_PRECONDITION", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL",
+        "ALREADY_EXISTS",
     }  # fmt: skip
     for reason in Reason:
         assert reason.grpc in statuses

@@ -47,6 +47,7 @@ def genuine() -> tuple[Entry, ...]:
         de.status("a"),
         de.revocations(de.node("b")),
         de.federation(),
+        de.collection("a"),
         de.heads({str(de.policy()[0]): 1}),
     ]
     return tuple(Entry(str(key), de.seal(key, payload, 5), 1) for key, payload in records)
@@ -104,8 +105,8 @@ def test_a_signed_payload_that_says_nothing_sensible_is_refused_and_nothing_else
     kind: RecordType, payload: bytes
 ) -> None:
     de, board = authority(), fresh()
-    per_node = kind in (RecordType.FACTS, RecordType.NODE, RecordType.STATUS)
-    key = de.key(kind, "a" if per_node else "")
+    named = (RecordType.FACTS, RecordType.NODE, RecordType.STATUS, RecordType.COLLECTION)
+    key = de.key(kind, "a" if kind in named else "")
     envelope = de.seal(key, payload)
     assert open_envelope(envelope, {DE: de.authority.bundle}, de.clock()).payload == payload
     board.take(Entry(str(key), envelope, 1))

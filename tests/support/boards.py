@@ -11,6 +11,7 @@ from pathlib import Path
 from mesh.board import Board
 from mesh.codec import records as codec
 from mesh.core.records import RecordKey, RecordType
+from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, TrustBundle
 from mesh.core.types import Model, NodeFacts, NodeRecord, NodeStatus, SpiffeId, Task
 from mesh.identity.signing import Signer
@@ -107,6 +108,10 @@ class Writer:
 
     def status(self, name: str, in_flight: int = 0) -> tuple[RecordKey, bytes]:
         return self.key(RecordType.STATUS, name), codec.status_to_payload(status(in_flight))
+
+    def collection(self, name: str) -> tuple[RecordKey, bytes]:
+        spec = CollectionSpec(name, "all-MiniLM-L6-v2", "sha256:" + "0" * 64, 384)
+        return self.key(RecordType.COLLECTION, name), codec.collection_to_payload(spec)
 
     def federation(self, *others: TrustBundle) -> tuple[RecordKey, bytes]:
         return self.key(RecordType.FEDERATION), codec.federation_to_payload(others)
