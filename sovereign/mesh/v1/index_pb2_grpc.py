@@ -107,9 +107,10 @@ class IndexServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Ingest(self, request_iterator, context):
-        """Adds documents. The first request is `begin`; then, for each file, an `offer`, and, if the node wants
-        it, its bytes in pieces. Every offer is answered by one `wanted`, `stored` or `skipped`, and every
-        wanted file, when it is durable, by one `stored` or `skipped`.
+        """Adds documents. The first request is `begin`, which is answered by `progress`; then, for each file, an
+        `offer` (their numbers grow), and, if the node wants it, its bytes in pieces before the next offer.
+        Every offer is answered by one `wanted`, `stored` or `skipped`, and every wanted file, when it is
+        durable, by one `stored` or `skipped`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
