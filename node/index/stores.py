@@ -75,12 +75,12 @@ def open_store(settings: StoreSettings, folder: Path, collection: str, dimension
             return QdrantEdgeStore.open(folder, dimensions, exact_below=settings.exact_below)
         key, ca = _read_key(settings.api_key_file), _existing(settings.ca_file)
         if settings.kind == "qdrant":
-            from node.index import qdrant_cluster
+            from node.index.qdrant_cluster import connect as connect_qdrant
 
-            return qdrant_cluster.connect(settings.url, key, ca, settings.timeout_s, collection, dimensions)
-        from node.index import milvus
+            return connect_qdrant(settings.url, key, ca, settings.timeout_s, collection, dimensions)
+        from node.index.milvus import connect as connect_milvus
 
-        return milvus.connect(settings.url, key, ca, settings.timeout_s, collection, dimensions)
+        return connect_milvus(settings.url, key, ca, settings.timeout_s, collection, dimensions)
     except ImportError as error:
         raise MeshError(
             Reason.CONFIG_INVALID, f"store.kind: expected the package of {settings.kind} to be installed"
