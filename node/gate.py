@@ -91,7 +91,7 @@ class Gate:
         self._permits = permits
         self._live = live
         self._log = log
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._new_id = new_id
         self.clock = clock
         self.draining = False
@@ -229,6 +229,6 @@ class Gate:
         self, context: grpc.aio.ServicerContext[Any, Any], call: LiveCall, message: object
     ) -> None:
         """Writes one message of a stream; a caller that does not take it is cut off in time."""
-        call.writing_since = self._monotonic()
+        call.writing_since = self.monotonic()
         await context.write(message)
         call.writing_since = 0.0

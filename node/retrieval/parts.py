@@ -110,7 +110,9 @@ class Retrieval:
         cutter = Cutter(Redactor().redact, excerpt)
         self.holder = Holder(
             self.library,
-            sights=Sights(ReleasePolicy(PolicyEngine()), node.board, node.source.id, node.clock),
+            sights=Sights(
+                ReleasePolicy(PolicyEngine()), node.board, node.source.id, node.clock, node.monotonic
+            ),
             budgets=self._budgets,
             cutter=cutter,
             responder=Responder(

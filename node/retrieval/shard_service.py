@@ -32,7 +32,7 @@ from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import Action, SpiffeId
 from mesh.identity.peer import Peer
 from mesh.rpc.callers import CLIENT, NODE
-from mesh.rpc.pace import asker_of
+from mesh.rpc.pace import Pace, asker_of
 from node.admission import Admission
 from node.gate import Asked, Entry, Gate
 from node.live_calls import LiveCall
@@ -98,6 +98,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         self._streams = streams or Streams()
         self._silent = Streams()  # those that have not said yet for whom they ask: counted by peer
         self._step_timeout_s = step_timeout_s
+        self._pace = Pace()
 
     async def Search(self, requests: _Steps, context: _Context) -> None:
         """One question, step by step; see retrieval.proto."""
@@ -223,7 +224,13 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
                 Reason.IDENTITY_NOT_ALLOWED,
                 "requester: expected a /client/... of the asking node's own trust domain",
             )
-        return self._gate.decide(peer, requester, admission, Action.SEARCH, collection, entry)
+        asker, began = asker_of(requester, self._gate.node.trust_domain), self._gate.monotonic()
+        self._pace.require(asker, began)
+        try:
+            return self._gate.decide(peer, requester, admission, Action.SEARCH, collection, entry)
+        finally:
+            ended = self._gate.monotonic()
+            self._pace.spend(asker, ended - began, ended)
 
     def _asker(self, asked: Asked) -> str:
         return asker_of(asked.principal.id, self._gate.node.trust_domain)

@@ -5,6 +5,9 @@ what was computed by earlier levels is held against the newest records right bef
 (`Sight.require_current`). If anything that was permitted no longer is, the step ends with RELEASE_DENIED
 and nothing of it leaves (I1).
 
+Policies never asked before cost a hundred times what remembered ones do, and the asker chooses the words
+of the question: so the time that they take is shared out (mesh/rpc/pace.py).
+
 A chunk is cut to its level here and nowhere else: `Cutter.cut`. What is above the level is not blanked
 later on but never put in.
 """
@@ -18,6 +21,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.release import ReleasePolicy
 from mesh.core.retrieval import Released, ReleaseGroup, ReleaseLevel
 from mesh.core.types import Principal, RequestContext, SpiffeId
+from mesh.rpc.pace import Pace, asker_of
 from mesh.rpc.placement_service import View
 from node.index.stored import StoredChunk
 
@@ -26,13 +30,22 @@ Excerpt = Callable[[str, Callable[[str], bool]], str]
 
 
 class Sights:
-    """Makes them: one per node. `clock` is Unix seconds. One event loop."""
+    """Makes them: one per node. `clock` is Unix seconds, `monotonic` that of the pace. One event loop."""
 
-    def __init__(self, policy: ReleasePolicy, view: View, node: SpiffeId, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: ReleasePolicy,
+        view: View,
+        node: SpiffeId,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
         self._policy = policy
         self._view = view
         self._node = node
         self._clock = clock
+        self._monotonic = monotonic
+        self._pace = Pace()
 
     def look(
         self,
@@ -41,7 +54,11 @@ class Sights:
         collection: str,
         groups: Mapping[int, ReleaseGroup],
     ) -> Sight:
-        """What of these groups the requester may see, by the newest records."""
+        """What of these groups the requester may see, by the newest records.
+
+        OVERLOADED if deciding that takes the requester's tenant or authority more than its share.
+        """
+        asker = asker_of(requester, self._node.trust_domain)
 
         def levels() -> Mapping[int, ReleaseLevel]:
             return self._policy.levels(
@@ -54,7 +71,12 @@ class Sights:
                 self._clock(),
             )
 
-        return Sight(levels)
+        began = self._monotonic()
+        self._pace.require(asker, began)
+        sight = Sight(levels)
+        ended = self._monotonic()
+        self._pace.spend(asker, ended - began, ended)
+        return sight
 
 
 class Sight:

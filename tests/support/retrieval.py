@@ -181,7 +181,7 @@ def shelf(
     clock, rules = Clock(), Rules()
     index = DocumentIndex.create(directory / "index", spec, SECRET, StoreSettings(kind="memory"), clock)
     budgets = Budgets(directory / "budgets.db", limits or BudgetLimits(), HOLDER.trust_domain, clock)
-    sights = Sights(rules, NoView(), HOLDER, clock)  # type: ignore[arg-type]
+    sights = Sights(rules, NoView(), HOLDER, clock, clock)  # type: ignore[arg-type]
     holder = make_holder(index, sights, budgets, engine=engine, threshold=threshold)
     try:
         yield Shelf(index, holder, budgets, rules, ScriptedEmbedder(DIMENSIONS), clock)

@@ -87,7 +87,7 @@ async def serving(
     folder = Path(tempfile.mkdtemp(dir=directory))
     index = DocumentIndex.create(folder / "index", SPEC, SECRET, StoreSettings(kind="memory"), clock)
     budgets = Budgets(folder / "budgets.db", limits or BudgetLimits(), source.id.trust_domain, clock)
-    sights = Sights(ReleasePolicy(PolicyEngine()), runtime.board, source.id, clock)
+    sights = Sights(ReleasePolicy(PolicyEngine()), runtime.board, source.id, clock, time.monotonic)
     holder = make_holder(index, sights, budgets, node=source.id)
     admission = Admission(slots=4, queue=16, queue_timeout_s=DEADLINE_S, clock=time.monotonic)
     counted = streams or Streams()

@@ -11,6 +11,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.merging import idf
 from mesh.core.retrieval import Filters, ReleaseLevel
 from mesh.core.shards import MAX_RELEASES, MAX_WEIGHS
+from mesh.core.types import RequestContext, SpiffeId
 from node.retrieval.budgets import BudgetLimits
 from tests.support.retrieval import CONTEXT, REQUESTER, SPEC, Shelf, shelf
 
@@ -275,3 +276,23 @@ async def test_what_is_deleted_during_a_search_is_not_released(here: Shelf):
     [hit] = await shard.weigh([1.0])
     here.index.delete(["open-1"])
     assert (await shard.release([hit.id], PASSAGE)).chunks == ()
+
+
+async def test_deciding_what_is_released_is_shared_out_among_askers(here: Shelf):
+    """Who asks in ever new words makes the policies think each time, and everybody else wait."""
+
+    def think(asked: int) -> None:
+        here.clock.now += 4
+
+    async def ask(questions: int) -> None:
+        for n in range(questions):
+            context = RequestContext.of(["internal"], f"care/{n}")
+            await here.holder.open(here.question("pump", context=context))
+
+    here.rules.at_question = think
+    with pytest.raises(MeshError) as caught:
+        await ask(20)
+    assert caught.value.reason is Reason.OVERLOADED
+    assert caught.value.retry_after_s is not None
+    other = SpiffeId("us.mesh.example", "/client/firm")
+    assert (await here.holder.open(here.question("pump", requester=other))).opened.documents == 4
