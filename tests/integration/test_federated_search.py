@@ -226,7 +226,7 @@ async def test_evidence_at_both_ends_and_no_word_of_the_question(tmp_path: Path)
 
 
 async def test_the_next_node_of_the_own_authority_asks(tmp_path: Path):
-    """The node that was placed is lost before it has said anything: another own one asks, and holds nothing."""
+    """The node that was placed is lost before it said anything: another own one asks, and holds nothing."""
     async with federation_of(tmp_path, TEXTS) as there:
         second = await there.mesh["DE"].node("ulm-1", retrieval=retrieval_parts(tmp_path / "ulm"))
         await there.mesh.settled()
