@@ -33,6 +33,7 @@ def fan_out(
     *,
     statuses: Mapping[SpiffeId, NodeStatus] | None = None,
     by: SpiffeId = BERLIN.id,
+    spec: CollectionSpec = PAPERS,
     placer: Placer | None = None,
     narrowed: Iterable[str] = (),
 ) -> Decision:
@@ -41,7 +42,7 @@ def fan_out(
         idle(snapshot.candidates.values()) if statuses is None else statuses,
         principal=client(),
         context=RequestContext.of(["internal"], "x", allowed_jurisdictions=narrowed),
-        spec=PAPERS,
+        spec=spec,
         placer=by,
         now=NOW,
         decision_id="d",
@@ -133,8 +134,12 @@ def test_i3_only_a_node_of_the_callers_authority_asks_everybody_for_it() -> None
 # --- where the client sends its question first
 
 
-def place(snapshot: Snapshot, statuses: Mapping[SpiffeId, NodeStatus] | None = None) -> Decision:
-    return Placer().place(
+def place(
+    snapshot: Snapshot,
+    statuses: Mapping[SpiffeId, NodeStatus] | None = None,
+    placer: Placer | None = None,
+) -> Decision:
+    return (placer or Placer()).place(
         snapshot,
         idle(snapshot.candidates.values()) if statuses is None else statuses,
         principal=client(),
@@ -154,6 +159,15 @@ def test_a_search_is_placed_at_home_with_a_node_that_may_hold_nothing() -> None:
     assert decision.considered == 2
     assert asked(place(snapshot_of([munich]), idle([munich], ready=False))) == ["munich"]
     assert reasons(place(snapshot_of([munich]), {})) == {"munich": Reason.NODE_NOT_READY}
+
+
+def test_what_is_remembered_for_one_question_is_not_the_answer_to_another() -> None:
+    munich = node(DE, "munich")
+    placer, snapshot = Placer(), snapshot_of([BERLIN, PARIS, munich])
+    for _ in range(2):
+        assert asked(place(snapshot, placer=placer)) == ["berlin", "munich"]
+        assert asked(fan_out(snapshot, placer=placer)) == ["berlin", "paris"]
+        assert asked(fan_out(snapshot, placer=placer, spec=OTHERS)) == []
 
 
 def test_i2_the_holder_decides_again_whatever_models_it_serves() -> None:
