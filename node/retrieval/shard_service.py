@@ -107,6 +107,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
             peer = self._gate.identify(context, entry, (NODE,))
             with self._silent.one(asker_of(peer.id, self._gate.node.trust_domain)):
                 first = await self._next(requests)
+            peer = self._gate.identify(context, entry, (NODE,))  # that may have taken a while
             if first is None or first.WhichOneof("step") != "open":
                 raise MeshError(Reason.REQUEST_INVALID, "step: expected open first")
             codec.check_shard_request(first)

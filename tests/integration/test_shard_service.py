@@ -23,7 +23,7 @@ from sovereign.mesh.v1 import retrieval_pb2
 from tests.support.mesh import Mesh, mesh_of
 from tests.support.retrieval import SPEC
 from tests.support.shard_server import INTERNAL, Asker, ShardServer, refusal, serving
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.slow
 
@@ -206,6 +206,28 @@ async def test_a_revoked_requester_is_cut_off(mesh: Mesh, paris: Asker, here: Sh
     await call.open()
     await mesh["FR"].revoke(FIRM)
     assert (await refusal(call.answer())).reason is Reason.IDENTITY_REVOKED
+
+
+async def test_a_node_that_is_revoked_before_it_asks_gets_no_answer(
+    mesh: Mesh, paris: Asker, here: ShardServer, monkeypatch: pytest.MonkeyPatch
+):
+    call = paris.search(FIRM)
+    silent = asyncio.Event()
+    one = Streams.one
+
+    def noted(streams: Streams, asker: str) -> Any:
+        silent.set()
+        return one(streams, asker)
+
+    monkeypatch.setattr(Streams, "one", noted)
+    waiting = asyncio.create_task(refusal(call.answer()))
+    async with asyncio.timeout(DEADLINE_S):
+        await silent.wait()
+    await mesh["FR"].revoke(paris.source.id)
+    await mesh.settled(here.node)
+    await call.raw.write(call.first)
+    assert (await waiting).reason is Reason.IDENTITY_REVOKED
+    assert [entry["outcome"] for entry in here.entries("shard")] == ["refused"]
 
 
 async def test_a_withdrawn_release_counts_at_once(mesh: Mesh, paris: Asker, here: ShardServer):
