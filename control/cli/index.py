@@ -10,19 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
+from control.cli.consent import YesOption, require_consent
 from control.cli.index_ingest import ingest
 from control.cli.node_link import NodeOption, open_index
 from control.cli.output import Output, OutputOption, console, emit, harmless, table
 from control.cli.prompt import read_prompt
 from control.cli.session import ProfileOption, act
 from mesh.core.documents import HeldDocument, IndexReport
-from mesh.core.errors import MeshError, Reason
 
 app = typer.Typer(help="Fill a node with documents, and see what it holds.")
 app.command()(ingest)
 
 CollectionArgument = Annotated[str, typer.Argument(help="The collection's name.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @app.command()
@@ -81,7 +80,7 @@ def delete(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Remove a node's index with all its documents."""
-    _confirm(f"Remove {collection} from {node}, with all documents?", yes)
+    require_consent(f"Remove {collection} from {node}, with all documents?", yes)
 
     async def work() -> int:
         async with open_index(profile, node) as index:
@@ -179,7 +178,7 @@ def forget(
     """Delete documents, at once: no later answer has anything of them."""
     ids = [line for text in document for line in (read_prompt(text).splitlines() if text == "-" else [text])]
     ids = [each for each in ids if each]
-    _confirm(f"Delete {len(ids):,} documents from {collection} on {node}?", yes)
+    require_consent(f"Delete {len(ids):,} documents from {collection} on {node}?", yes)
 
     async def work() -> int:
         async with open_index(profile, node) as index:
@@ -191,11 +190,6 @@ def forget(
         {"node": node, "collection": collection, "asked": len(ids), "deleted": deleted},
         f"{deleted:,} of {len(ids):,} documents were there, and are gone.",
     )
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if not yes and not typer.confirm(question, err=True):
-        raise MeshError(Reason.CANCELLED, "nothing was changed")
 
 
 def _json(report: IndexReport) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from control.cli.consent import YesOption, require_consent
 from control.cli.node_link import NodeOption, open_index
 from control.cli.output import EXIT_FAILED, Output, OutputOption, emit, emit_json, table
 from control.cli.session import ProfileOption, act
@@ -85,7 +86,7 @@ def ingest(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete documents of files that are gone from the folders.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")] = False,
+    yes: YesOption = False,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> int:
@@ -152,8 +153,9 @@ async def _prune(
             if document.info.source.startswith(roots) and document.info.source not in there:
                 gone.append(document.info.id)
             after = document.info.id
-    if gone and not yes:
-        typer.confirm(f"Delete {len(gone):,} documents of files that are gone?", abort=True, err=True)
+    if not gone:
+        return 0
+    require_consent(f"Delete {len(gone):,} documents of files that are gone?", yes)
     return await index.forget(collection, gone)
 
 

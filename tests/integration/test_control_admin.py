@@ -36,6 +36,8 @@ CALLS = [
     ("UpdateNode", admin_pb2.UpdateNodeRequest(node="x", cordoned=True)),
     ("IssueCertificate", admin_pb2.IssueCertificateRequest(path="/client/t")),
     ("Revoke", admin_pb2.RevokeRequest(spiffe_ids=["spiffe://de.mesh.example/client/t"])),
+    ("ApplyCollection", admin_pb2.ApplyCollectionRequest()),
+    ("ListCollections", admin_pb2.ListCollectionsRequest()),
     ("Federate", admin_pb2.FederateRequest(drop="fr.mesh.example")),
     ("ListRecords", admin_pb2.ListRecordsRequest()),
     ("GetStatus", admin_pb2.GetStatusRequest()),
