@@ -65,7 +65,7 @@ class Member:
     target: Permitted
     peer: ShardPeer
     sent: bool = False
-    began: float = 0.0
+    began: float | None = None
     latency_s: float = 0.0
     failure: MeshError | None = None
     opened: Opened | None = None
@@ -183,7 +183,7 @@ class Panel:
         events: asyncio.Queue[tuple[Member, Any]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        member.began = member.began or loop.time()
+        began = member.began = loop.time() if member.began is None else member.began
         failure: MeshError | None = None
         try:
             await work(member, lambda said: events.put_nowait((member, said)))
@@ -193,7 +193,7 @@ class Panel:
             # A mistake of ours about one node must not cost the others their answer.
             _LOG.error("asking %s: %s", member.node, describe(error))
             failure = MeshError(Reason.INTERNAL, "an error inside the asker")
-        member.latency_s = loop.time() - member.began
+        member.latency_s = loop.time() - began
         if failure is not None:
             self._out(member, failure, loop.time())
             with contextlib.suppress(Exception):
@@ -203,7 +203,7 @@ class Panel:
     def _out(self, member: Member, failure: MeshError, now: float) -> None:
         if member.failure is None:
             member.failure = failure
-            member.latency_s = now - member.began
+            member.latency_s = now - (now if member.began is None else member.began)
             _LOG.info("%s is out of a question: %s", member.node, failure.reason.code)
 
 

@@ -125,6 +125,8 @@ class Call:
             await asyncio.Event().wait()
         if act.what == "die":
             raise broken()
+        if act.what == "bug":
+            raise ValueError(str(self._step))  # with the question in its text
         if act.what == "refuse":
             raise MeshError(Reason.BUDGET_EXHAUSTED, "enough for today")
         answer = getattr(self, f"_{kind}")(getattr(self._step, kind))
@@ -230,6 +232,9 @@ class World:
         self.reached_nodes: list[SpiffeId] = []
         self.violations: list[SpiffeId] = []
         self.calls: list[Call] = []
+        self.said: dict[SpiffeId, list[Any]] = {}
+        self.sayings: list[Saying] = []
+        self.passages: dict[SpiffeId, retrieval_pb2.ShardFetchResponse] = {}
         self.placer = Placer()
         nodes = []
         for node in shards:
@@ -308,3 +313,56 @@ class _Stub:
         call = Call(self._world, self._node)
         self._world.calls.append(call)
         return call
+
+    def Answer(self, request: retrieval_pb2.ShardAnswerRequest, timeout: float) -> Saying:
+        self._world.reached(self._node)
+        saying = Saying(self._world.said.get(self._node, [ended()]))
+        self._world.sayings.append(saying)
+        return saying
+
+    async def Fetch(
+        self, request: retrieval_pb2.ShardFetchRequest, timeout: float
+    ) -> retrieval_pb2.ShardFetchResponse:
+        self._world.reached(self._node)
+        return self._world.passages[self._node]
+
+
+class Saying:
+    """The asker's end of one Shard.Answer: messages, or seconds to wait, or an exception."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = iter(parts)
+        self.cancelled = False
+
+    async def read(self) -> Any:
+        for part in self._parts:
+            if isinstance(part, BaseException):
+                raise part
+            if not isinstance(part, float):
+                return part
+            await asyncio.sleep(part)
+        return grpc.aio.EOF  # type: ignore[attr-defined]
+
+    async def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.OK
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def says(text: str, *ids: bytes, score: float = 0.5, level: int = 3) -> retrieval_pb2.ShardAnswerResponse:
+    """A sentence that rests on these chunks."""
+    sentence = retrieval_pb2.AnswerSentence(
+        text=text,
+        references=[each.hex() for each in ids],
+        level=level,  # type: ignore[arg-type]
+        score=score,
+    )
+    return retrieval_pb2.ShardAnswerResponse(sentence=sentence)
+
+
+def ended(charged: int = 0) -> retrieval_pb2.ShardAnswerResponse:
+    """The end of a node's answer."""
+    return retrieval_pb2.ShardAnswerResponse(
+        finished=retrieval_pb2.ShardAnswered(highest=retrieval_pb2.RELEASE_LEVEL_PASSAGE, charged=charged)
+    )
