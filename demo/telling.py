@@ -7,7 +7,7 @@ hold is not an exception: the story goes on, and its end says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mesh.core.placement import Decision
+from mesh.core.retrieval import AnswerSentence, Coverage, Hit, Outcome
 
 
 @dataclass
@@ -122,6 +123,42 @@ class Teller:
             f"{served.first_token_s * 1000:.0f} ms, {served.tokens} tokens in {served.seconds:.1f} s "
             f"[dim]“{escape(taste)}…”[/]"
         )
+
+    def hits(self, hits: Sequence[Hit]) -> None:
+        """What was found, as much of it as its asker may see."""
+        for hit in hits:
+            text = " ".join(hit.released.text.split())[:80]
+            self.console.print(
+                f"  [cyan]{hit.rank:>7}.[/]  {short(str(hit.reference.node))} "
+                f"[yellow]{hit.released.level.word}[/] [dim]{escape(text) or '(opaque)'}[/]"
+            )
+
+    def sentences(self, sentences: Sequence[AnswerSentence]) -> None:
+        """An answer, each sentence with where it comes from."""
+        for sentence in sentences:
+            places = sorted({short(str(reference.node)) for reference in sentence.references})
+            how = " quoted" if sentence.extracted else ""
+            self.console.print(
+                f"  [cyan]answer[/]   [green]“{escape(sentence.text)}”[/] "
+                f"[dim]{', '.join(places)}, {sentence.level.word}{how}[/]"
+            )
+
+    def coverage(self, coverage: Sequence[Coverage]) -> None:
+        """What became of each node that holds the collection."""
+        for node in coverage:
+            where = short(str(node.node))
+            if node.outcome is Outcome.ANSWERED:
+                counted = f", {node.counted} only counted" if node.counted else ""
+                self.console.print(
+                    f"  [cyan]covers[/]   [green]✓[/] {where} after {node.latency_ms:.0f} ms, "
+                    f"up to {node.highest.word}{counted}"
+                )
+            else:
+                reason = node.reason.code if node.reason else ""
+                self.console.print(
+                    f"           [red]✗[/] {where} {node.outcome.value}: [yellow]{reason}[/] "
+                    f"[dim]{escape(node.detail)}[/]"
+                )
 
     def expect(self, text: str, held: bool, seen: str = "") -> bool:
         """Something that must be so; told, remembered, and returned."""

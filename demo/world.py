@@ -23,6 +23,7 @@ from typing import Any
 from control.cli.main import run as run_meshctl
 from demo.authority import Authority
 from demo.board import Board
+from demo.model import DemoModel
 from demo.node import DemoNode
 from demo.processes import Ledger, MemoryGauge
 from mesh.client import MeshClient
@@ -36,9 +37,12 @@ CLIENTS = {
     "clinic": ("DE", "clinic-a", "desk"),
     "firm": ("DE", "firm-b", "drafts"),
     "contractor": ("DE", "firm-b", "contractor"),
+    "bank": ("FR", "bank-c", "desk"),
+    "coast": ("US", "coast-d", "desk"),
 }
 CONTROL_READY_S = 60.0
 NODE_READY_S = 420.0
+RECORD_ARRIVES_S = 10.0
 
 Progress = Callable[[str], None]
 
@@ -46,12 +50,9 @@ Progress = Callable[[str], None]
 class World:
     """The mesh of the demo. Use `async with World.open(...)`."""
 
-    def __init__(
-        self, root: Path, model: Path | str, model_name: str, *, keep: bool, progress: Progress
-    ) -> None:
+    def __init__(self, root: Path, model: DemoModel, *, keep: bool, progress: Progress) -> None:
         self.root = root
         self.model = model
-        self.model_name = model_name
         self.progress = progress
         self.keep = keep
         self.authorities = {country: Authority.plan(country, root) for country in COUNTRIES}
@@ -61,13 +62,17 @@ class World:
         self.profiles: dict[str, Path] = {}
         self.memory = MemoryGauge(self.ledger.family)
 
+    @property
+    def model_name(self) -> str:
+        """What callers call the model."""
+        return self.model.name
+
     @classmethod
     @asynccontextmanager
     async def open(
         cls,
         root: Path,
-        model: Path | str,
-        model_name: str,
+        model: DemoModel,
         *,
         keep: bool = False,
         progress: Progress = lambda _: None,
@@ -76,7 +81,7 @@ class World:
         end_leftovers(root)
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True, mode=0o700)
-        world = cls(root, model, model_name, keep=keep, progress=progress)
+        world = cls(root, model, keep=keep, progress=progress)
         came_up = False
         try:
             with world.memory:
@@ -166,7 +171,7 @@ class World:
             "--trust-bundle", str(authority.bundle), "--out", str(node.identity),
         )  # fmt: skip
         model = None if scripted else self.model
-        node.write_config(self.board.settings(authority, node.identity), model, self.model_name)
+        node.write_config(self.board.settings(authority, node.identity), model)
         self.nodes[name] = node
         return node
 
@@ -230,6 +235,38 @@ class World:
                 raise TimeoutError(f"{name} is not ready after {timeout_s:.0f} s; see {self.nodes[name].log}")
             await asyncio.sleep(0.2)
         return time.monotonic() - started
+
+    # --- documents ---------------------------------------------------------------------------------
+
+    async def make_index(self, country: str, collection: str) -> None:
+        """Defines the collection in a country and makes an empty index for it on the country's node."""
+        admin = self.authorities[country].admin
+        await self.meshctl("collection", "apply", "--name", collection, profile=admin)
+        deadline = time.monotonic() + RECORD_ARRIVES_S
+        while True:
+            try:
+                await self.meshctl(
+                    "index", "create", collection, "--node", NODE_NAMES[country], profile=admin
+                )
+                return
+            except CommandFailed as error:
+                # The node may be a moment behind the board.
+                if "COLLECTION_UNKNOWN" not in str(error) or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def holders(self, collection: str, count: int) -> set[str]:
+        """SPIFFE ids of the nodes that hold the collection, as soon as every authority knows so many."""
+        deadline = time.monotonic() + RECORD_ARRIVES_S
+        while True:
+            seen = []
+            for authority in self.authorities.values():
+                answer = await self.meshctl("collection", "list", profile=authority.admin)
+                views = [c for c in answer["collections"] if c["collection"]["name"] == collection]
+                seen.append({node for view in views for node in view["nodes"]})
+            if all(len(nodes) >= count for nodes in seen) or time.monotonic() > deadline:
+                return set.intersection(*seen)
+            await asyncio.sleep(0.2)
 
     # --- meshctl -----------------------------------------------------------------------------------
 

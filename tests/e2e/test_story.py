@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from demo.__main__ import tiny_model
+from demo.model import DemoModel, shipped
 from demo.story import STEPS, Step
 from demo.telling import Teller
 from demo.world import World
@@ -27,11 +27,11 @@ MAX_MEMORY_GIB = 12
 class Stage:
     """A world that lives in an event loop of its own, over all tests of this file."""
 
-    def __init__(self, root: Path, model: Path) -> None:
+    def __init__(self, root: Path, model: DemoModel) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="story")
         self._thread.start()
-        self._opened = World.open(root, model, "tiny")
+        self._opened = World.open(root, model)
         self.world = self.run(self._opened.__aenter__(), 550)
 
     def run(self, work: Coroutine[Any, Any, Any], timeout_s: float = 180) -> Any:
@@ -49,7 +49,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("story")
-    stage = Stage(folder / "mesh", tiny_model(folder))
+    stage = Stage(folder / "mesh", shipped(folder))
     try:
         yield stage
     finally:

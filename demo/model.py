@@ -1,0 +1,45 @@
+"""Which model the demo's nodes run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+READER = ROOT / "models" / "reader"
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """A model by its folder or hub id. `reads`: whether it can answer from passages."""
+
+    path: Path | str
+    name: str
+    reads: bool
+    about: str = ""
+
+
+def named(model: str) -> DemoModel:
+    """The model that somebody asked for."""
+    return DemoModel(model, Path(model).name, reads=True)
+
+
+def reader() -> DemoModel:
+    """The tiny model that was trained to read, and does nothing else well."""
+    return DemoModel(
+        READER, "reader", reads=True, about="a tiny one that reads short passages and little else"
+    )
+
+
+def nonsense(folder: Path) -> DemoModel:
+    """The tiny model with random weights; built in seconds where it is not there yet."""
+    command = [sys.executable, "-m", "node.engine.tiny_model", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return DemoModel(folder, "tiny", reads=False, about="a tiny one with random weights: it speaks nonsense")
+
+
+def shipped(state: Path) -> DemoModel:
+    """What the demo runs unless told otherwise."""
+    return reader() if (READER / "model.safetensors").exists() else nonsense(state / "models" / "tiny")
