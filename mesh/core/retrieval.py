@@ -161,7 +161,7 @@ class Filters:
             ):
                 raise MeshError(
                     Reason.REQUEST_INVALID,
-                    f"filter: expected 1 to {MAX_FILTER_VALUES} values of 1 to {MAX_FILTER_VALUE_BYTES} bytes",
+                    f"filter: 1 to {MAX_FILTER_VALUES} values of 1 to {MAX_FILTER_VALUE_BYTES} bytes each",
                 )
 
 
