@@ -92,7 +92,7 @@ def test_the_result_is_the_central_ranking_over_those_that_answered(
     answered = [each.node for each in result.coverage if each.outcome is Outcome.ANSWERED]
     kept = [i for i, home in enumerate(homes) if nodes[home] in answered]
     fewer = Corpus([corpus.ids[i] for i in kept], corpus.vectors[kept], [corpus.terms[i] for i in kept], 4.0)
-    central = Central(fewer, [nodes[homes[i]] for i in kept]).rank(Question(asked, counts), mode)
+    central = Central(fewer, [nodes[homes[i]] for i in kept]).rank(Question(asked, counts))[mode]
     assert [(hit.reference.id, hit.reference.node) for hit in result.hits] == central[:k]
     for hit in result.hits:
         if level is ReleaseLevel.REFERENCE:
@@ -132,7 +132,7 @@ def test_the_comparison_can_fail() -> None:
         fewer = Corpus(
             [corpus.ids[i] for i in kept], corpus.vectors[kept], [corpus.terms[i] for i in kept], 4.0
         )
-        central = Central(fewer, [nodes[homes[i]] for i in kept]).rank(Question(asked, counts), "keyword")
+        central = Central(fewer, [nodes[homes[i]] for i in kept]).rank(Question(asked, counts))["keyword"]
         return [(hit.reference.id, hit.reference.node) for hit in result.hits] != central[:100]
 
     assert not differs()
