@@ -151,6 +151,8 @@ class Requests:
     async def _next(self, within_s: float) -> index_pb2.IngestRequest | None:
         try:
             async with asyncio.timeout(within_s):
+                if within_s <= 0:  # also if the next message is there already
+                    raise TimeoutError
                 return await anext(self._messages, None)
         except TimeoutError:
             raise MeshError(
