@@ -1,4 +1,4 @@
-"""Documents stay, questions travel: three nodes take in documents of their own; one question, three askers."""
+"""Documents stay, questions travel: three nodes take in their own; one question, three askers."""
 
 from __future__ import annotations
 
@@ -88,15 +88,14 @@ async def one_question_three_askers(world: World, tell: Teller) -> None:
         all(seen(asker, node) is ReleaseLevel.PASSAGE for asker, node in own.items()),
     )
     level = seen("bank", DE)
-    tell.expect(
-        "the bank sees excerpts of the hospital's documents", level is ReleaseLevel.SNIPPET, level.word
-    )
+    tell.expect("the bank sees excerpts of the hospital's", level is ReleaseLevel.SNIPPET, level.word)
     level = seen("clinic", FR)
     tell.expect("the clinic sees references to the bank's", level is ReleaseLevel.REFERENCE, level.word)
     counted = _by_node(results["coast"])[DE].counted
+    shown = " ".join(h.released.text for h in results["coast"].hits if h.reference.node.name == DE)
     tell.expect(
-        "the agency learns how many passages the hospital has, and no more",
-        seen("coast", DE) <= ReleaseLevel.REFERENCE and counted > 0,
+        "the agency reads the hospital's public pages; of its internal ones it learns how many match",
+        FACTS[DE] not in shown and counted > 0,
         f"{counted} counted",
     )
     tell.expect("every node answered each time", all(result.complete for result in results.values()))
