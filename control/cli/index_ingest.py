@@ -20,13 +20,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from control.cli.consent import YesOption, require_consent
 from control.cli.node_link import NodeOption, open_index
-from control.cli.output import EXIT_FAILED, Output, OutputOption, emit, emit_json, table
+from control.cli.output import EXIT_FAILED, Output, OutputOption, emit, emit_json, report, table
 from control.cli.session import ProfileOption, act
 from mesh.core.documents import MAX_PAGE, DocumentInfo, FileSkipped, SkippedRow
 from mesh.core.errors import MeshError, Reason
 from mesh.sdk.documents import FileDone, IndexClient, SoFar
 from mesh.sdk.files import LeftOut, SourceFile, files_under
 
+EXIT_INTERRUPTED = 130
 _LINE_EVERY_S = 10.0
 _MAX_SHOWN = 200
 
@@ -126,7 +127,9 @@ def ingest(
     try:
         act(work(), Output.JSON)  # it shows its own progress
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(total, len(files))) from None
+        stopped = MeshError(Reason.CANCELLED, _how_to_go_on(total, len(files)))
+        report(stopped, as_json=output is Output.JSON)
+        return EXIT_INTERRUPTED
     except MeshError as error:
         if not total.files:
             raise

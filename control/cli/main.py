@@ -73,8 +73,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return report(error, as_json=as_json)
     except typer.TyperException as error:
         return report_usage(error.format_message(), as_json=as_json)
-    except (typer.Abort, KeyboardInterrupt, asyncio.CancelledError) as stop:
-        return report(MeshError(Reason.CANCELLED, str(stop) or "interrupted"), as_json=as_json) and 130
+    except (typer.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        return report(MeshError(Reason.CANCELLED, "interrupted"), as_json=as_json) and 130
     except BrokenPipeError:
         # Whoever read our output has gone; that is their way of saying "enough".
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
