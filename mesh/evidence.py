@@ -11,9 +11,10 @@ Rules it keeps:
 
 Kinds of entry: "place" (where a request may go, or why nowhere), "serve" (whether this node lets it to its
 engine; outcome "served" or "refused" with a reason), "search", "answer" and "fetch" (which nodes are asked
-a client's question), "shard" (whether this node's index answers another node, and how many release groups
-that sees at which level), "release" (how many chunks left an index at which level), "cut" (a served request
-that may not go on). Of a question there is neither text nor terms, of a document not even its id.
+a client's question), "covered" (what became of each of them), "shard" (whether this node's index answers
+another node, and how many release groups that sees at which level), "release" (how many chunks left an
+index at which level), "cut" (a served request that may not go on). Of a question there is neither text nor
+terms, of a document not even its id.
 
 Writers share fsyncs (group commit): while one batch is being written, the next one gathers. It does
 not know what decisions mean; mesh/core/placement.py makes them.
