@@ -59,16 +59,16 @@ class DemoNode:
         """Where mesh-node's log goes."""
         return self.directory / "mesh-node.log"
 
-    def write_config(self, board: dict[str, object], model: DemoModel | None) -> None:
-        """Writes mesh-node.yaml; without a model the engine is the scripted one."""
-        answers = "read" if model is not None and model.reads else "extract"
+    def write_config(self, board: dict[str, object], model: DemoModel, *, scripted: bool) -> None:
+        """Writes mesh-node.yaml. A scripted engine goes by the model's name and speaks made-up words."""
+        answers = "read" if model.reads and not scripted else "extract"
         # Made once for all nodes and runs.
         shared = self.directory.parents[1].with_name("embedder")
-        engine: dict[str, object] = {"context_tokens": 1024, "capacity": 16}
+        engine: dict[str, object] = {"model_name": model.name, "context_tokens": 1024, "capacity": 16}
         engine |= (
             {"kind": "scripted"}
-            if model is None
-            else {"kind": "ray_vllm", "model": str(model.path), "model_name": model.name}
+            if scripted
+            else {"kind": "ray_vllm", "model": str(model.path)}
         )
         self.config.write_text(
             yaml.safe_dump(

@@ -170,8 +170,7 @@ class World:
             "node", "enroll", "--token", token["token"], "--control", authority.enrolment,
             "--trust-bundle", str(authority.bundle), "--out", str(node.identity),
         )  # fmt: skip
-        model = None if scripted else self.model
-        node.write_config(self.board.settings(authority, node.identity), model)
+        node.write_config(self.board.settings(authority, node.identity), self.model, scripted=scripted)
         self.nodes[name] = node
         return node
 

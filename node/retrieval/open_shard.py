@@ -78,14 +78,14 @@ class OpenShard:
 
         def ask() -> tuple[int, tuple[int, ...], tuple[ScoredId, ...], int, bool]:
             documents, frequencies = index.statistics(question.terms, visible)
-            where = Where(visible, fields)
+            where = Where(sight.filtered(ReleaseLevel.REFERENCE, fields), fields)
             ranking = (
                 index.by_vector(question.vector, question.depth, where, question.exact)
                 if question.vector
                 else ()
             )
             counted = count_matching(
-                index, question.terms, question.vector, Where(sight.only_counted(), fields)
+                index, question.terms, question.vector, Where(sight.counted(fields), fields)
             )
             approximate = bool(question.vector) and not question.exact and index.approximate
             return documents, frequencies, ranking, counted, approximate
@@ -115,7 +115,8 @@ class OpenShard:
             raise MeshError(Reason.REQUEST_INVALID, f"a search weighs at most {MAX_WEIGHS} times")
         require_weights(checked, len(question.terms))
         sight = await self._look()
-        where = Where(sight.from_level(ReleaseLevel.REFERENCE), question.filters.fields)
+        fields = question.filters.fields
+        where = Where(sight.filtered(ReleaseLevel.REFERENCE, fields), fields)
         ranking = await self._run(
             lambda: self._index.by_terms(question.terms, checked, question.depth, where)
         )

@@ -103,8 +103,8 @@ class Responder:
 
         def retrieve() -> tuple[list[_Passage], int]:
             fields = question.filters.fields
-            counted = count_matching(index, terms, vector, Where(sight.only_counted(), fields))
-            readable = sight.from_level(ReleaseLevel.SNIPPET)
+            counted = count_matching(index, terms, vector, Where(sight.counted(fields), fields))
+            readable = sight.filtered(ReleaseLevel.SNIPPET, fields)
             if not readable:
                 return [], counted
             where = Where(readable, fields)

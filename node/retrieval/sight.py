@@ -15,7 +15,7 @@ later on but never put in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.release import ReleasePolicy
@@ -24,6 +24,9 @@ from mesh.core.types import Principal, RequestContext, SpiffeId
 from mesh.rpc.pace import Pace, asker_of
 from mesh.rpc.placement_service import View
 from node.index.stored import StoredChunk
+
+# Filters by which a guess can be confirmed.
+_TELLING = frozenset({"document", "source"})
 
 Redact = Callable[[str], str]
 Excerpt = Callable[[str, Callable[[str], bool]], str]
@@ -95,8 +98,16 @@ class Sight:
         """The groups with at least this level."""
         return frozenset(group for group, level in self.levels.items() if level >= least)
 
-    def only_counted(self) -> frozenset[int]:
-        """The groups that may be counted and no more."""
+    def filtered(self, least: ReleaseLevel, fields: Collection[str]) -> frozenset[int]:
+        """The same for a question that filters by these fields. A filter that names a document, or where it
+        came from, tells whether a guess is right: only who may read the passages may ask so."""
+        return self.from_level(ReleaseLevel.PASSAGE if _TELLING & set(fields) else least)
+
+    def counted(self, fields: Collection[str]) -> frozenset[int]:
+        """The groups that a question with these filters may count."""
+        return frozenset() if _TELLING & set(fields) else self._only_counted()
+
+    def _only_counted(self) -> frozenset[int]:
         return frozenset(group for group, level in self.levels.items() if level is ReleaseLevel.COUNT)
 
     def require_current(self) -> None:

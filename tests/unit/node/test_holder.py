@@ -180,6 +180,16 @@ async def test_what_is_asked_wrongly_is_refused_before_anything_is_looked_up(her
     assert here.rules.asked == 0
 
 
+@pytest.mark.parametrize("level", list(ReleaseLevel))
+async def test_i1_a_guessed_document_is_confirmed_to_those_who_may_read_it(here: Shelf, level: ReleaseLevel):
+    here.put("guessed", "The pump in ward 3 was replaced.", owner="open")
+    here.rules.set(level)
+    filters = Filters({"document": frozenset({"guessed"})})
+    opened = (await here.holder.open(here.question("pump", filters=filters))).opened
+    assert bool(opened.by_vector) == (level is ReleaseLevel.PASSAGE)
+    assert opened.counted == 0
+
+
 async def test_filters_narrow_and_statistics_stay_those_of_the_whole(here: Shelf):
     filters = Filters({"owner": frozenset({"closed"})})
     shard = await here.holder.open(here.question("pump", filters=filters))
