@@ -50,7 +50,7 @@ class Analyzer:
         """The terms of a text, in its order, with repetitions."""
         words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
         stems: list[str] = self._stemmer().stemWords([word for word in words if word not in _STOP_WORDS])
-        if any(len(stem) > MAX_TERM_BYTES // 4 for stem in stems):
+        if max(map(len, stems), default=0) > MAX_TERM_BYTES // 4:
             return [stem for stem in stems if len(stem.encode()) <= MAX_TERM_BYTES]
         return stems
 

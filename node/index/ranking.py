@@ -69,7 +69,7 @@ class VectorMeasure:
 
     def scores(self, rows: Sequence[tuple[Any, ...]]) -> NDArray[np.float64]:
         """Cosines."""
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), -1)
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), len(self._question))
         # Not a matrix product: BLAS may sum equal rows in different orders, and a tie would be none.
         products: NDArray[np.float64] = vectors.astype(np.float64) * self._question
         found: NDArray[np.float64] = products.sum(axis=1)
@@ -147,8 +147,9 @@ def rank(
         settled = [each for each in found if each.id not in changed]
         candidates = dict.fromkeys([*(each.id for each in settled), *changed])
         rows = list(view.candidates(candidates, measure.columns, where))
-        best = _best(rows, measure, depth)
-        _check(rows, measure, settled, strict=not view.any_expired())
+        scores = measure.scores(rows)
+        _check(rows, scores, measure, settled, strict=not view.any_expired())
+        best = _best(rows, scores, measure, depth)
         if len(found) < need:
             return best
         if len(best) == depth:
@@ -165,16 +166,15 @@ def scan(view: View, measure: Measure, depth: int, where: Where) -> tuple[Scored
     best: list[ScoredId] = []
     if depth > 0:
         for rows in view.every(measure.columns, where, _AT_ONCE):
-            best += _best(rows, measure, depth)
+            best += _best(rows, measure.scores(rows), measure, depth)
             if len(best) > _KEPT:
                 best = _first(best, depth)
     return tuple(_first(best, depth))
 
 
-def _best(rows: Sequence[tuple[Any, ...]], measure: Measure, depth: int) -> tuple[ScoredId, ...]:
-    if not rows:
-        return ()
-    scores = measure.scores(rows)
+def _best(
+    rows: Sequence[tuple[Any, ...]], scores: NDArray[np.float64], measure: Measure, depth: int
+) -> tuple[ScoredId, ...]:
     at = np.flatnonzero(measure.counts(scores))
     if len(at) > depth:
         cut = np.partition(scores[at], len(at) - depth)[len(at) - depth]
@@ -187,12 +187,17 @@ def _first(found: list[ScoredId], depth: int) -> list[ScoredId]:
 
 
 def _check(
-    rows: Sequence[tuple[Any, ...]], measure: Measure, settled: Sequence[Scored], *, strict: bool
+    rows: Sequence[tuple[Any, ...]],
+    scores: NDArray[np.float64],
+    measure: Measure,
+    settled: Sequence[Scored],
+    *,
+    strict: bool,
 ) -> None:
     """Whether what the store says of chunks that have not changed is so."""
-    scores = dict(zip((row[0] for row in rows), measure.scores(rows).tolist(), strict=True)) if rows else {}
+    known = dict(zip((row[0] for row in rows), scores.tolist(), strict=True))
     for each in settled:
-        score = scores.get(each.id)
+        score = known.get(each.id)
         if score is None:
             if strict:
                 raise StoreDisagreesError("a chunk that is not there, or must not be found")
