@@ -42,6 +42,8 @@ class LiveCalls:
 
     def __init__(self) -> None:
         self._calls: set[LiveCall] = set()
+        self._none = asyncio.Event()
+        self._none.set()
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -52,10 +54,17 @@ class LiveCalls:
     def add(self, call: LiveCall) -> None:
         """Registers a call; `remove` it on every path."""
         self._calls.add(call)
+        self._none.clear()
 
     def remove(self, call: LiveCall) -> None:
         """Forgets a call."""
         self._calls.discard(call)
+        if not self._calls:
+            self._none.set()
+
+    async def wait_none(self) -> None:
+        """Waits until there is none."""
+        await self._none.wait()
 
     def review(self, objection: Callable[[LiveCall], MeshError | None]) -> int:
         """Cuts every call that `objection` has something against; how many."""

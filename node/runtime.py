@@ -217,12 +217,12 @@ class NodeRuntime:
         self.gate.draining = True
         self._changed()
         await self.server.set_serving(False)
-        _LOG.info("draining: %d requests in hand", self.admission.in_flight + self.admission.queued)
+        _LOG.info("draining: %d requests in hand", len(self.live))
         try:
             async with asyncio.timeout(grace_s):
-                await self.admission.wait_idle()
+                await self.live.wait_none()
         except TimeoutError:
-            _LOG.warning("%d requests did not finish in %g s", self.admission.in_flight, grace_s)
+            _LOG.warning("%d requests did not finish in %g s", len(self.live), grace_s)
 
     async def stop(self) -> None:
         """Ends everything that was started; what still runs is cancelled."""
