@@ -104,6 +104,8 @@ class Answering:
             failures = [m.failure for m in panel.members.values() if m.failure is not None]
         if failures:
             raise failures[0]
+        if not found:
+            raise MeshError(Reason.UNREACHABLE, "its record does not say how to reach the node")
         return Hit(0, 0.0, reference, found[0])
 
 

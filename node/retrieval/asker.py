@@ -14,6 +14,7 @@ Text, vector and terms of a question are payload (I1): they go to permitted node
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from array import array
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -107,7 +108,7 @@ class Asker:
         counts: Mapping[str, int] = {}
         vector: Sequence[float] = ()
         if question.mode is not SearchMode.VECTOR:
-            counts = Analyzer(plan.spec.analyzer).query_terms(question.query)
+            counts = _analyzer(plan.spec.analyzer).query_terms(question.query)
             if not counts and question.mode is SearchMode.KEYWORD:
                 raise MeshError(
                     Reason.REQUEST_INVALID,
@@ -139,6 +140,11 @@ class Asker:
             )
         (vector,) = await embedder.embed([text], question=True)
         return array("f", vector).tolist()
+
+
+@functools.lru_cache(maxsize=8)
+def _analyzer(name: str) -> Analyzer:
+    return Analyzer(name)
 
 
 @dataclass(frozen=True, slots=True)

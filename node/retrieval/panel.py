@@ -112,8 +112,15 @@ Work = Callable[[Member, Emit], Awaitable[None]]
 class Panel:
     """Use `Panels.convene`."""
 
-    def __init__(self, plan: Plan, members: Iterable[Member], judge: Callable[[Member], Permitted]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        members: Iterable[Member],
+        judge: Callable[[Member], Permitted],
+        unusable: Iterable[Coverage] = (),
+    ) -> None:
         self._plan = plan
+        self._unusable = tuple(unusable)
         self._judge = judge
         self.members: Mapping[SpiffeId, Member] = {member.node: member for member in members}
 
@@ -135,7 +142,7 @@ class Panel:
             for r in self._plan.decision.refused
         ]
         asked = [member.coverage() for member in self.members.values()]
-        return tuple(sorted((*asked, *not_asked), key=lambda each: each.node))
+        return tuple(sorted((*asked, *not_asked, *self._unusable), key=lambda each: each.node))
 
     async def run(
         self, members: Iterable[Member], work: Work, seconds: float
@@ -229,14 +236,21 @@ class Panels:
         self, plan: Plan, timeout_s: float, only: SpiffeId | None = None
     ) -> AsyncIterator[Panel]:
         """The nodes that the plan ranks (or the one). At the end all their calls have ended."""
-        members = [
-            Member(ranked.node, ranked.location, target, self._shards.peer(ranked.node, timeout_s))
-            for ranked in plan.decision.ranked
-            if only in (None, ranked.node)
-            for target in [self._target(plan, ranked.node)]
-        ]
+        members: list[Member] = []
+        unusable: list[Coverage] = []
+        for ranked in plan.decision.ranked:
+            if only not in (None, ranked.node):
+                continue
+            try:
+                target = self._target(plan, ranked.node)
+            except MeshError as error:  # what one node's record says must not cost the others their answer
+                detail = sentence(error.message)
+                unusable.append(Coverage(ranked.node, ranked.location, Outcome.FAILED, error.reason, detail))
+                continue
+            peer = self._shards.peer(ranked.node, timeout_s)
+            members.append(Member(ranked.node, ranked.location, target, peer))
         try:
-            yield Panel(plan, members, lambda member: self._judge(plan, member))
+            yield Panel(plan, members, lambda member: self._judge(plan, member), unusable)
         finally:
             await asyncio.gather(*(m.peer.aclose() for m in members), return_exceptions=True)
 

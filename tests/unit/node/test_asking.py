@@ -195,6 +195,17 @@ def test_a_mistake_of_ours_about_one_node_costs_only_that_node(written: io.Strin
     assert "xylophon" not in written.getvalue()
 
 
+def test_a_record_that_says_no_way_there_costs_only_its_own_node():
+    world = World(shards())
+    french = world._base.candidates[FR]
+    nowhere = replace(french, record=replace(french.record, endpoints=()))
+    world._base = replace(world._base, candidates={**world._base.candidates, FR: nowhere})
+    result = run_virtually(world.search(HYBRID))
+    assert (of(result, FR).outcome, of(result, DE).outcome) == (Outcome.FAILED, Outcome.ANSWERED)
+    assert not result.complete
+    assert failure(fetched(world, FR)).reason is Reason.UNREACHABLE
+
+
 def test_weighing_anew_has_an_end():
     """No node is asked to weigh more often than a holder allows, however many others drop out."""
     count = MAX_WEIGHS + 3
