@@ -49,7 +49,6 @@ class _Act:
     """Something that a caller has done; `outcome` is what the log will say of it. `tenant` is None for an
     administrator: all of them."""
 
-    peer: Peer
     tenant: str | None
     outcome: Entry = field(default_factory=dict)
 
@@ -86,8 +85,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
         self, request: index_pb2.GetIndexStatusRequest, context: _Context
     ) -> index_pb2.GetIndexStatusResponse:
         """How the indexes are; for a client, as far as its tenant's documents go."""
-        peer = self._gate.identify(context, {}, (ADMIN, CLIENT))
-        tenant = self._tenant_of(peer)
+        tenant = (await self._caller(self._entry("status"), context, (ADMIN, CLIENT))).tenant
         statuses = await asyncio.to_thread(self._library.statuses)
         if request.collection:
             name = require_collection_name(request.collection)
@@ -138,7 +136,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
     ) -> None:
         """Takes files, and tells what became of each; see index.proto."""
         # Before anything of it is read: a stranger's stream is none.
-        self._tenant_of(self._gate.identify(context, {}, (ADMIN, CLIENT)))
+        await self._caller(self._entry("ingest"), context, (ADMIN, CLIENT))
         requests = Requests(request_iterator, self._monotonic)
         begin = await requests.begin()
         async with self._act("ingest", begin.collection, context, (ADMIN, CLIENT)) as act:
@@ -198,17 +196,9 @@ class IndexService(index_pb2_grpc.IndexServicer):
     ) -> AsyncIterator[_Act]:
         """Around what a caller does: in the log before it is done, and with its outcome before it is
         acknowledged. Raises IDENTITY_*, EVIDENCE_UNAVAILABLE."""
-        entry = self._gate.begin("index")
-        entry["action"] = what
-        try:
-            peer = self._gate.identify(context, entry, kinds)
-            tenant = self._tenant_of(peer)
-            entry["collection"] = require_collection_name(collection)
-        except MeshError as refusal:
-            await self._gate.refuse(entry, refusal)
-            raise
+        entry = self._entry(what)
+        act = await self._caller(entry, context, kinds, collection)
         await self._gate.record({**entry, "outcome": "begun"})
-        act = _Act(peer, tenant)
         try:
             yield act
         except BaseException as error:
@@ -219,6 +209,24 @@ class IndexService(index_pb2_grpc.IndexServicer):
                 await self._record_end(entry, {**act.outcome, "outcome": "failed", "reason": reason.code})
             raise
         await self._record_end(entry, {**act.outcome, "outcome": "done"})
+
+    def _entry(self, what: str) -> Entry:
+        entry = self._gate.begin("index")
+        entry["action"] = what
+        return entry
+
+    async def _caller(
+        self, entry: Entry, context: _Context, kinds: Collection[str], collection: str | None = None
+    ) -> _Act:
+        """Who acts, and on which collection, if on one; a refusal is recorded."""
+        try:
+            act = _Act(self._tenant_of(self._gate.identify(context, entry, kinds)))
+            if collection is not None:
+                entry["collection"] = require_collection_name(collection)
+        except MeshError as refusal:
+            await self._gate.refuse(entry, refusal)
+            raise
+        return act
 
     async def _record_end(self, entry: Entry, outcome: Entry) -> None:
         at = self._gate.clock()

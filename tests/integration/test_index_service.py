@@ -108,6 +108,34 @@ async def test_files_of_a_folder_are_held_and_only_changes_travel_again(here: Do
     assert here.inbox == []
 
 
+async def test_other_settings_stop_an_index_until_it_is_made_anew(here: Documents):
+    await here.publish(dataclasses.replace(SPEC, k1=0.9))
+    folder = here.write({"a.txt": "Text."})
+    with pytest.raises(MeshError) as error:
+        await here.ingest([folder])
+    assert error.value.reason is Reason.COLLECTION_MISMATCH
+    assert "k1" in error.value.message
+    async with here.client() as client:
+        (report,) = await client.status()
+        assert report.state == "mismatch"
+        await here.node.runtime.board.wait_for(
+            lambda snapshot: snapshot.candidates[here.node.id].record.holds(COLLECTION) is None, DEADLINE_S
+        )
+        await client.delete(COLLECTION)
+        await client.create(COLLECTION)
+    assert await here.ingest([folder]) == {"files/a.txt": FileStored(1, 1, 0)}
+
+
+async def test_an_index_removed_under_an_upload_holds_nothing_and_says_so(here: Documents):
+    call = await RawIngest(here.stub()).begin()
+    assert (await call.offer(1, "a.txt", b"one")).WhichOneof("step") == "wanted"
+    async with here.client() as client:
+        await client.delete(COLLECTION)
+        await call.piece(b"one")
+        assert (await call.answer()).skipped.reason == Reason.INDEX_UNAVAILABLE.code
+        assert await client.status() == ()
+
+
 async def test_what_is_sent_says_what_the_file_does_not(here: Documents):
     folder = here.write({"a.md": "---\ntitle: Said\nclasses: personal\n---\nText.", "b.txt": "Text."})
     info = DocumentInfo(classes=("internal",), owner="desk", language="de", retain_until="2999-01-01")
