@@ -69,7 +69,8 @@ class VectorMeasure:
 
     def scores(self, rows: Sequence[tuple[Any, ...]]) -> NDArray[np.float64]:
         """Cosines."""
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), len(self._question))
+        stored = np.frombuffer(b"".join(row[1] for row in rows), "<f4")
+        vectors = stored.reshape(len(rows), len(self._question))
         # Not a matrix product: BLAS may sum equal rows in different orders, and a tie would be none.
         products: NDArray[np.float64] = vectors.astype(np.float64) * self._question
         found: NDArray[np.float64] = products.sum(axis=1)

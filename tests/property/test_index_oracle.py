@@ -92,9 +92,9 @@ class EdgeMachine(IndexMachine):
 _CHECKS = list(HealthCheck)
 TestMemory = pytest.mark.slow(IndexMachine.TestCase)
 TestMemory.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=_CHECKS, derandomize=True
+    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=_CHECKS, derandomize=True
 )
 TestEdge = pytest.mark.slow(EdgeMachine.TestCase)
 TestEdge.settings = settings(
-    max_examples=6, stateful_step_count=15, deadline=None, suppress_health_check=_CHECKS, derandomize=True
+    max_examples=4, stateful_step_count=12, deadline=None, suppress_health_check=_CHECKS, derandomize=True
 )
