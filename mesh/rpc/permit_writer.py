@@ -37,7 +37,11 @@ class PermitWriter:
         """An envelope for one ranked node, valid from the decision until it expires."""
         if not decision.permitted or all(ranked.node != node for ranked in decision.ranked):
             raise ValueError("permits are for nodes that the decision permits")
-        permit = Permit(decision.id, caller, node, action, context.digest, model, decision.policy_digests)
+        # This flow rests on the policies of its two ends (I3); whom else the decision was about is not for
+        # every node to know.
+        ends = {caller.trust_domain, node.trust_domain}
+        digests = {td: digest for td, digest in decision.policy_digests.items() if td in ends}
+        permit = Permit(decision.id, caller, node, action, context.digest, model, digests)
         return self._source.signer.sign(
             RecordType.PERMIT,
             self._new_id(),
