@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 
-import Stemmer  # type: ignore[import-not-found] # a C module without stubs
+import Stemmer
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import MAX_TERM_BYTES, MAX_TERMS

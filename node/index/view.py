@@ -32,8 +32,7 @@ _FROM = (
 _ONE_OF = "IN (SELECT value FROM json_each(?))"
 _LIVE = "(d.retain_until IS NULL OR d.retain_until > ?) "
 _HELD = (
-    f"SELECT d.file, d.digest, d.chunks, {_DOCUMENT}"
-    "FROM documents d CROSS JOIN groups g ON g.number = d.grp "
+    f"SELECT d.file, d.digest, d.chunks, {_DOCUMENT}FROM documents d CROSS JOIN groups g ON g.number = d.grp "
 )
 _ENTRY = "SELECT c.number, c.id, c.vector, c.terms, c.length, g.number, " + _DOCUMENT + _FROM
 
