@@ -30,13 +30,16 @@ class What(StrEnum):
 
     INFER = "infer"
     EMBED = "embed"
+    SEARCH = "search"
 
 
 def place(
     data_class: ClassOption,
     purpose: PurposeOption,
     model: ModelOption = "",
-    action: Annotated[What, typer.Option("--action", help="What is to be done.")] = What.INFER,
+    action: Annotated[
+        What, typer.Option("--action", help="What is to be done; a search names its collection as the model.")
+    ] = What.INFER,
     transfer_basis: BasisOption = "",
     only_in: OnlyInOption = None,
     require: RequireOption = None,
