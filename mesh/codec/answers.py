@@ -129,23 +129,23 @@ def sentence_from_pb(message: retrieval_pb2.AnswerSentence) -> AnswerSentence:
     )
 
 
-def answer_event_to_pb(event: AnswerEvent) -> retrieval_pb2.AnswerEvent:
+def answer_event_to_pb(event: AnswerEvent) -> retrieval_pb2.AnswerResponse:
     """Writes one event."""
     if isinstance(event, SearchDecided):
-        return retrieval_pb2.AnswerEvent(decided=decision_to_pb(event.decision))
+        return retrieval_pb2.AnswerResponse(decided=decision_to_pb(event.decision))
     if isinstance(event, AnswerSentence):
-        return retrieval_pb2.AnswerEvent(sentence=sentence_to_pb(event))
+        return retrieval_pb2.AnswerResponse(sentence=sentence_to_pb(event))
     if isinstance(event, NodeDone):
-        return retrieval_pb2.AnswerEvent(node=coverage_to_pb(event.node))
+        return retrieval_pb2.AnswerResponse(node=coverage_to_pb(event.node))
     finished = retrieval_pb2.AnswerFinished(
         sentences=[sentence_to_pb(sentence) for sentence in event.sentences],
         coverage=[coverage_to_pb(node) for node in event.coverage],
         complete=event.complete,
     )
-    return retrieval_pb2.AnswerEvent(finished=finished)
+    return retrieval_pb2.AnswerResponse(finished=finished)
 
 
-def answer_event_from_pb(message: retrieval_pb2.AnswerEvent) -> AnswerEvent:
+def answer_event_from_pb(message: retrieval_pb2.AnswerResponse) -> AnswerEvent:
     """Reads what a node says; raises PEER_MISBEHAVED."""
     kind = message.WhichOneof("event")
     if kind == "decided":

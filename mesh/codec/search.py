@@ -162,24 +162,24 @@ def search_to_pb(
     )
 
 
-def search_event_to_pb(event: SearchEvent) -> retrieval_pb2.SearchEvent:
+def search_event_to_pb(event: SearchEvent) -> retrieval_pb2.SearchResponse:
     """Writes one event."""
     if isinstance(event, SearchDecided):
-        return retrieval_pb2.SearchEvent(decided=decision_to_pb(event.decision))
+        return retrieval_pb2.SearchResponse(decided=decision_to_pb(event.decision))
     if isinstance(event, Partial):
         partial = retrieval_pb2.PartialHits(
             hits=[hit_to_pb(hit) for hit in event.hits], node=coverage_to_pb(event.node)
         )
-        return retrieval_pb2.SearchEvent(partial=partial)
+        return retrieval_pb2.SearchResponse(partial=partial)
     finished = retrieval_pb2.SearchFinished(
         hits=[hit_to_pb(hit) for hit in event.hits],
         coverage=[coverage_to_pb(node) for node in event.coverage],
         complete=event.complete,
     )
-    return retrieval_pb2.SearchEvent(finished=finished)
+    return retrieval_pb2.SearchResponse(finished=finished)
 
 
-def search_event_from_pb(message: retrieval_pb2.SearchEvent) -> SearchEvent:
+def search_event_from_pb(message: retrieval_pb2.SearchResponse) -> SearchEvent:
     """Reads what a node says; raises PEER_MISBEHAVED."""
     kind = message.WhichOneof("event")
     if kind == "decided":

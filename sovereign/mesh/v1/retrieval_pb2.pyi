@@ -65,7 +65,7 @@ class SearchRequest(_message.Message):
     exact: bool
     def __init__(self, admission: _Optional[_Union[_inference_pb2.Admission, _Mapping]] = ..., collection: _Optional[str] = ..., query: _Optional[str] = ..., k: _Optional[int] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., filters: _Optional[_Iterable[_Union[Filter, _Mapping]]] = ..., level: _Optional[_Union[ReleaseLevel, str]] = ..., stream_partial: _Optional[bool] = ..., timeout_ms: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
 
-class SearchEvent(_message.Message):
+class SearchResponse(_message.Message):
     __slots__ = ("decided", "partial", "finished")
     DECIDED_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
@@ -167,7 +167,7 @@ class AnswerRequest(_message.Message):
     timeout_ms: int
     def __init__(self, admission: _Optional[_Union[_inference_pb2.Admission, _Mapping]] = ..., collection: _Optional[str] = ..., question: _Optional[str] = ..., filters: _Optional[_Iterable[_Union[Filter, _Mapping]]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
-class AnswerEvent(_message.Message):
+class AnswerResponse(_message.Message):
     __slots__ = ("decided", "sentence", "node", "finished")
     DECIDED_FIELD_NUMBER: _ClassVar[int]
     SENTENCE_FIELD_NUMBER: _ClassVar[int]

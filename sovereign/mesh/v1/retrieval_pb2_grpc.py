@@ -39,12 +39,12 @@ class RetrievalStub:
         self.Search = channel.unary_stream(
                 '/sovereign.mesh.v1.Retrieval/Search',
                 request_serializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
-                response_deserializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchEvent.FromString,
+                response_deserializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
                 _registered_method=True)
         self.Answer = channel.unary_stream(
                 '/sovereign.mesh.v1.Retrieval/Answer',
                 request_serializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerRequest.SerializeToString,
-                response_deserializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerEvent.FromString,
+                response_deserializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerResponse.FromString,
                 _registered_method=True)
         self.Fetch = channel.unary_unary(
                 '/sovereign.mesh.v1.Retrieval/Fetch',
@@ -85,12 +85,12 @@ def add_RetrievalServicer_to_server(servicer, server):
             'Search': grpc.unary_stream_rpc_method_handler(
                     servicer.Search,
                     request_deserializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchRequest.FromString,
-                    response_serializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchEvent.SerializeToString,
+                    response_serializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchResponse.SerializeToString,
             ),
             'Answer': grpc.unary_stream_rpc_method_handler(
                     servicer.Answer,
                     request_deserializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerRequest.FromString,
-                    response_serializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerEvent.SerializeToString,
+                    response_serializer=sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerResponse.SerializeToString,
             ),
             'Fetch': grpc.unary_unary_rpc_method_handler(
                     servicer.Fetch,
@@ -126,7 +126,7 @@ class Retrieval:
             target,
             '/sovereign.mesh.v1.Retrieval/Search',
             sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
-            sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchEvent.FromString,
+            sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -153,7 +153,7 @@ class Retrieval:
             target,
             '/sovereign.mesh.v1.Retrieval/Answer',
             sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerRequest.SerializeToString,
-            sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerEvent.FromString,
+            sovereign_dot_mesh_dot_v1_dot_retrieval__pb2.AnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

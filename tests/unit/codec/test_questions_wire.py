@@ -201,7 +201,7 @@ def test_more_than_anybody_asked_for():
     assert refused(search.search_event_from_pb, message) is Reason.PEER_MISBEHAVED
     message = search.search_event_to_pb(SearchResult((), NODES * 600, False))
     assert refused(search.search_event_from_pb, message) is Reason.PEER_MISBEHAVED
-    nothing = retrieval_pb2.SearchEvent()
+    nothing = retrieval_pb2.SearchResponse()
     assert refused(search.search_event_from_pb, nothing) is Reason.PEER_MISBEHAVED
     unknown = search.search_event_to_pb(SearchResult((), NODES, False))
     unknown.finished.coverage[1].reason = "BECAUSE"
