@@ -74,18 +74,22 @@ class LocalEmbedder:
         self._work: queue.PriorityQueue[tuple[int, int, _Job | None]] = queue.PriorityQueue()
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
+        self._digest = ""
 
     async def digest(self) -> str:
-        """Over the files of the model's package."""
+        """Over the files of the model's package, read once."""
+        if self._digest:
+            return self._digest
 
         def read() -> str:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return embedder_digest(self._folder / "digests.json")
 
         try:
-            return await asyncio.to_thread(read)
+            self._digest = await asyncio.to_thread(read)
         except OSError as error:
             raise _unavailable(error) from None
+        return self._digest
 
     async def embed(self, texts: Sequence[str], *, question: bool = False) -> list[list[float]]:
         """One vector per text; texts are cut at the model's 256 tokens."""
