@@ -101,7 +101,7 @@ _SMALL_NUMBERS = """
 _LARGE_NUMBERS = "thirty forty fifty sixty seventy eighty ninety hundred thousand million"
 _QUESTION_WORDS = """
     what which who whom whose how why is are was were be been do does did can could may must should would
-    will has have had and or i me my give tell know need find much many long"""
+    will has have had and or i me my give tell know need find much many long time day date person place"""
 # Openings of a sentence that have a capital and are no names.
 _OPENINGS = frozenset(_OPENING_WORDS.split())
 _ASKING = _OPENINGS | frozenset(_QUESTION_WORDS.split())
@@ -113,11 +113,7 @@ _JOINTS = re.compile(r"['\u2019.,:/&-]")
 
 def grounded(sentence: str, passage: str) -> bool:
     """Whether every number, name and code of the sentence occurs in the passage, regardless of case."""
-    known = set()
-    for word in _NAME.findall(passage):
-        known.add(word.casefold())
-        # Parts of a name stand for themselves, parts of a number do not.
-        known.update(part.casefold() for part in _JOINTS.split(word) if part.isalpha())
+    known = _known(passage)
     for at, word in enumerate(_NAME.findall(sentence)):
         folded = word.casefold()
         if folded in known or (at == 0 and folded in _OPENINGS):
@@ -135,6 +131,15 @@ def grounded(sentence: str, passage: str) -> bool:
     return True
 
 
+def _known(passage: str) -> set[str]:
+    known = set()
+    for word in _NAME.findall(passage):
+        known.add(word.casefold())
+        # Parts of a name stand for themselves, parts of a number do not.
+        known.update(part.casefold() for part in _JOINTS.split(word) if part.isalpha())
+    return known
+
+
 def grounded_only(reading: Reading, passages: Sequence[str]) -> Reading:
     """Keeps the sentences that a passage they cite grounds, with only those citations."""
     kept = []
@@ -148,16 +153,23 @@ def grounded_only(reading: Reading, passages: Sequence[str]) -> Reading:
 
 
 # A sentence must have this share of the question's weight, or nothing is said.
-_ENOUGH = 0.5
+_ENOUGH = 0.45
 # What the rest of the passage has in common with the question counts a little.
 _AROUND = 0.2
 
 
 def extract(question: str, passages: Sequence[str]) -> Reading:
-    """The sentence of the passages that shares most with the question, rare terms counting more."""
+    """The sentence of the passages that shares most with the question, rare terms counting more.
+
+    Only passages that have every name, number and code of the question are looked at.
+    """
+    names = {
+        word.casefold() for word in _NAME.findall(question)[1:] if not word.islower() and word[0].isalnum()
+    }
     candidates = [
         (at, sentence, _terms(sentence))
         for at, passage in enumerate(passages)
+        if names <= _known(passage)
         for sentence in _sentences(" ".join(passage.split()))
         if len(sentence) <= MAX_CHARACTERS
     ]
@@ -187,5 +199,6 @@ def _terms(text: str) -> set[str]:
             if word.endswith(ending) and len(word) > len(ending) + 3:
                 word = word[: -len(ending)]
                 break
-        found.add(word)
+        word = word.removesuffix("e") if len(word) > 4 else word
+        found.add(word[:-1] + "i" if word.endswith("y") else word)
     return found

@@ -16,7 +16,6 @@ from tools.reader.values import confusable, entity, phrase, value
 from tools.reader.words import ADJECTIVES, ITEMS, NOUNS, WORDS, Halves, Maker
 
 NOT_STATED = "Not stated."
-UNANSWERABLE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,7 @@ class Shape:
     passages: tuple[int, ...] = (1, 2, 2, 3, 3)
     words: tuple[int, int] = (15, 60)
     questions: int = 8
+    unanswerable: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class _Fact:
     entity: str
     attribute: Attribute
     value: str
+    noun: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ class Generator:
         rng.shuffle(stated)
         questions: list[Question] = []
         for number in range(shape.questions):
-            if not stated or rng.random() < UNANSWERABLE:
+            if not stated or rng.random() < shape.unanswerable:
                 questions.append(self._unanswerable(things, stated, said))
             else:
                 fact, sentence, at = stated[number % len(stated)]
-                asked = self._ask(fact.attribute, fact.entity)
+                asked = self._ask(fact.attribute, fact.entity, fact.noun)
                 questions.append(Question(asked, f"{sentence} [{at + 1}]", fact.value, at))
         return Sample(passages, tuple(questions))
 
@@ -134,7 +135,7 @@ class Generator:
         if (name, attribute.name) in said:
             return None
         said.add((name, attribute.name))
-        return _Fact(name, attribute, value(self.make, attribute.value))
+        return _Fact(name, attribute, value(self.make, attribute.value), self.rng.choice(attribute.nouns))
 
     def _passage(self, things: list[tuple[str, str]], words: int, said: set[tuple[str, str]]) -> list[_Line]:
         rng = self.rng
@@ -164,9 +165,8 @@ class Generator:
         text = self._state(fact)
         draw = rng.random()
         if draw < 0.2 and (other := self._new_fact(thing, said)) is not None:
-            nouns = rng.choice(other.attribute.nouns)
             joined = rng.choice(("and its {} is {}", "while the {} is {}", "with {1} as {0}")).format(
-                nouns, other.value
+                other.noun, other.value
             )
             return _Line(f"{text[:-1]}, {joined}.", (fact, other))
         if draw < 0.28:
@@ -187,17 +187,19 @@ class Generator:
             template = self.rng.choice(special)
         else:
             template = self.rng.choice(GENERAL_STATEMENTS[self.halves.templates])
-        noun = self.rng.choice(fact.attribute.nouns)
-        return _capital(template.format(e=fact.entity, v=fact.value, n=noun))
+        return _capital(template.format(e=fact.entity, v=fact.value, n=fact.noun))
 
-    def _ask(self, attribute: Attribute, name: str) -> str:
+    def _ask(self, attribute: Attribute, name: str, noun: str = "") -> str:
+        """A question; half of those that name what they ask for use the statement's word, `noun`."""
         rng = self.rng
         special = attribute.questions[self.halves.templates]
         if special and rng.random() < 0.65:
             template = rng.choice(special)
         else:
             template = rng.choice(GENERAL_QUESTIONS[self.halves.templates])
-        text = template.format(e=name, n=rng.choice(attribute.nouns))
+        if not noun or rng.random() < 0.5:
+            noun = rng.choice(attribute.nouns)
+        text = template.format(e=name, n=noun)
         draw = rng.random()
         if draw < 0.06:
             return text.rstrip("?.")

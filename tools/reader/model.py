@@ -1,7 +1,7 @@
 """The Llama that is trained: the mathematics of transformers' LlamaForCausalLM in few lines.
 
-It is written out because training packs many questions behind one set of passages, so that each token has
-a position and a visibility of its own; and because 3.6 million parameters suffer from general machinery.
+It is written out because training tells some attention heads where to look, and because 3.6 million
+parameters suffer from general machinery.
 Parameter names are those of the checkpoint format, so that `state_dict()` is the checkpoint.
 """
 
@@ -54,12 +54,34 @@ def _attend(
     return torch.stack(mixed)
 
 
+@dataclass(frozen=True, slots=True)
+class Pointers:
+    """Where the first head of a layer should look: (row, asking position, position to look at) each."""
+
+    rows: torch.Tensor
+    asking: torch.Tensor
+    target: torch.Tensor
+
+
+def _misses(
+    query: torch.Tensor, key: torch.Tensor, visible: torch.Tensor, pointers: Pointers
+) -> torch.Tensor:
+    """Negative log of the attention that falls where it should, of the first head."""
+    asked = query[pointers.rows, 0, pointers.asking].float()
+    keys = key[pointers.rows, 0].float()
+    scores = torch.einsum("nd,ntd->nt", asked, keys) * query.shape[-1] ** -0.5
+    scores = scores + visible[pointers.rows, 0, pointers.asking].float()
+    return functional.cross_entropy(scores, pointers.target, reduction="none")
+
+
 class Attention(nn.Module):
     """Multi-head attention with rotary positions."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.heads = size.heads
+        self.pointers: Pointers | None = None  # set during training
+        self.misses: torch.Tensor | None = None
         for name in "qkvo":
             setattr(self, f"{name}_proj", nn.Linear(size.hidden, size.hidden, bias=False))
 
@@ -76,6 +98,8 @@ class Attention(nn.Module):
         query, key = _rotate(query, turn).to(value.dtype), _rotate(key, turn).to(value.dtype)
         with torch.autocast("cpu", enabled=False):
             mixed = _attend(query, key, value, visible.to(value.dtype))
+            if self.pointers is not None:
+                self.misses = _misses(query, key, visible, self.pointers)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
 
 

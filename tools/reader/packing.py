@@ -1,65 +1,72 @@
-"""Samples as tensors: the passages once, and behind them every question with its answer.
-
-Each question sees the passages and itself, at the positions it would have if it were the only one. So what
-is trained is exactly what the chat template renders for one question, at a fraction of the tokens.
-"""
+"""Questions as tensors, exactly as the chat template renders them, several side by side."""
 
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from tokenizers import Tokenizer
 
 from node.retrieval.reading import reading_messages
-from tools.reader.corpus import Question, Sample
+from tools.reader.corpus import Question
+from tools.reader.model import Pointers
 
 BEGIN, END, SYSTEM, USER, ASSISTANT = range(5)
 SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
-# The system message is left out: this model knows its task, and the tokens are dear to it.
+# The system message is left out: this model knows its task, and the tokens are dear to it. The question is
+# put before the passages: a token of theirs sees only what is before it, and so can tell what is asked for.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] != 'system' %}"
-    "<|{{ message['role'] }}|>{{ message['content'] }}"
-    "{% if message['role'] != 'assistant' or not loop.last or add_generation_prompt %}<|end|>{% endif %}"
+    "<|{{ message['role'] }}|>"
+    "{% if '\\nQuestion: ' in message['content'] %}"
+    "{% set pieces = message['content'].split('\\nQuestion: ') %}"
+    "Question: {{ pieces[-1] }}\\n{{ pieces[:-1] | join('\\n') }}"
+    "{% else %}{{ message['content'] }}{% endif %}<|end|>"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+).replace("\\n", "\n")
+
+
+# Which sentence it is, if any, is decided at its first token; the others mostly follow from it.
+FIRST_WEIGHT = 4.0
 
 
 @dataclass(slots=True)
 class Row:
-    """One packed sample: tokens, positions, which branch each is in (0: passages), and loss weights."""
+    """Tokens with their weights in the loss, and who should look where."""
 
     ids: list[int]
-    positions: list[int]
-    branches: list[int]
     weights: list[float]
+    starts: list[tuple[int, int]] = field(default_factory=list)  # (end of a sentence, its start)
+    choices: list[tuple[int, int]] = field(default_factory=list)  # (who answers, end of the sentence)
 
 
-def parts(question: Question, passages: Sequence[str]) -> tuple[str, str]:
-    """The user's message up to its question, and from there on."""
-    content = reading_messages(question.text, passages)[-1].content
-    at = content.rindex("Question: ")
-    return content[:at], content[at:]
+def prompt(question: str, passages: Sequence[str]) -> str:
+    """What the template makes of the user's message."""
+    before, _, asked = reading_messages(question, passages)[-1].content.rpartition("\nQuestion: ")
+    return f"Question: {asked}\n{before}"
 
 
-def row(tokenizer: Tokenizer, sample: Sample, rest: float) -> Row:
-    """Packs a sample; tokens that are no answer have the loss weight `rest`."""
-
-    def encode(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False).ids
-
-    head = [BEGIN, USER, *encode(parts(sample.questions[0], sample.passages)[0])]
-    packed = Row(head, list(range(len(head))), [0] * len(head), [rest] * len(head))
-    for branch, question in enumerate(sample.questions, 1):
-        asked = [*encode(parts(question, sample.passages)[1]), END, ASSISTANT]
-        answer = [*encode(question.answer), END]
-        packed.ids += asked + answer
-        packed.positions += range(len(head), len(head) + len(asked) + len(answer))
-        packed.branches += [branch] * (len(asked) + len(answer))
-        packed.weights += [rest] * len(asked) + [1.0] * len(answer)
+def row(tokenizer: Tokenizer, passages: Sequence[str], question: Question) -> Row:
+    """One question with its answer."""
+    text = prompt(question.text, passages)
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    ends = [end for _, end in encoded.offsets]
+    asked = [BEGIN, USER, *encoded.ids, END, ASSISTANT]
+    # With a space, so that its first word is the same token as in the passage.
+    answer = [*tokenizer.encode(" " + question.answer, add_special_tokens=False).ids, END]
+    weights = [0.0] * len(asked) + [FIRST_WEIGHT] + [1.0] * (len(answer) - 1)
+    packed = Row(asked + answer, weights)
+    said_at = 0  # whoever finds nothing looks at the very first token
+    if question.passage is not None:
+        sentence = question.answer.rpartition(" [")[0]
+        start = text.index(sentence, text.index(f"\n[{question.passage + 1}] "))
+        said_at = 2 + bisect_left(ends, start + len(sentence))
+        packed.starts.append((said_at, 2 + bisect_right(ends, start)))
+    packed.choices += [(len(asked) - 1 + step, said_at) for step in range(min(3, len(answer)))]
     return packed
 
 
@@ -77,7 +84,7 @@ def repeats(rng: random.Random, vocabulary: int, tokens: int) -> Row:
             weights += [0.0] * len(span)
         ids += span
     ids, weights = ids[:tokens], weights[:tokens]
-    return Row(ids, list(range(tokens)), [0] * tokens, weights)
+    return Row(ids, weights)
 
 
 @dataclass(slots=True)
@@ -91,10 +98,12 @@ class Batch:
     targets: torch.Tensor
     weights: torch.Tensor
     tokens: int
+    starts: Pointers
+    choices: Pointers
 
 
-WIDTH_STEP = 128
-PREDICTIONS_STEP = 512
+WIDTH_STEP = 32
+PREDICTIONS_STEP = 256
 
 
 def width_of(row: Row) -> int:
@@ -110,23 +119,22 @@ def batch(rows: Sequence[Row], steady: bool = False) -> Batch:
         return torch.tensor([[*one, *[fill] * (width - len(one))] for one in values], dtype=kind)
 
     ids = stack([one.ids for one in rows], END, torch.long)
-    positions = stack([one.positions for one in rows], 0, torch.long)
-    branches = stack([one.branches for one in rows], -1, torch.long)
+    positions = torch.arange(width)[None].expand(len(rows), -1)
     weights = stack([one.weights for one in rows], 0.0, torch.float32)
-    same = branches[:, :, None] == branches[:, None, :]
-    shared = (branches == 0)[:, None, :]
-    allowed = (same | shared) & torch.ones(width, width, dtype=torch.bool).tril()
-    visible = torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))[:, None]
-    # A token predicts its neighbour, unless that begins another branch.
-    next_weights = torch.where(branches[:, 1:] == branches[:, :-1], weights[:, 1:], 0.0)
-    flat = functional_pad(next_weights)
+    allowed = torch.ones(width, width, dtype=torch.bool).tril()
+    visible = torch.zeros(width, width).masked_fill_(~allowed, float("-inf")).expand(len(rows), 1, -1, -1)
+    flat = torch.cat((weights[:, 1:], torch.zeros(len(rows), 1)), 1)
     at = flat.flatten().nonzero()[:, 0]
     if steady:
         at = torch.cat((at, torch.full((-len(at) % PREDICTIONS_STEP,), flat.numel() - 1)))
     targets = torch.roll(ids, -1, 1).flatten()[at]
-    return Batch(ids, positions, visible, at, targets, flat.flatten()[at], sum(len(one.ids) for one in rows))
+    tokens = sum(len(one.ids) for one in rows)
+    starts = _pointers([one.starts for one in rows])
+    choices = _pointers([one.choices for one in rows])
+    return Batch(ids, positions, visible, at, targets, flat.flatten()[at], tokens, starts, choices)
 
 
-def functional_pad(values: torch.Tensor) -> torch.Tensor:
-    """Appends a column of zeros: the last token predicts nothing."""
-    return torch.cat((values, torch.zeros(values.shape[0], 1)), 1)
+def _pointers(rows: Sequence[Sequence[tuple[int, int]]]) -> Pointers:
+    flat = [(number, asking, target) for number, row in enumerate(rows) for asking, target in row]
+    columns = torch.tensor(flat, dtype=torch.long).view(-1, 3)
+    return Pointers(columns[:, 0], columns[:, 1], columns[:, 2])

@@ -33,13 +33,13 @@ def exact_match(
     counts = {True: [0, 0], False: [0, 0]}
     for _ in range(samples):
         sample = generator.sample(shape)
-        packed = row(tokenizer, sample, 0.0)
-        data = batch([packed])
+        rows = [row(tokenizer, sample.passages, question) for question in sample.questions]
+        data = batch(rows)
         logits = model(data.ids, data.positions, data.visible, data.at)
         right = logits.argmax(-1) == data.targets
-        branches = torch.tensor(packed.branches)[data.at]
-        for number, question in enumerate(sample.questions, 1):
-            exact = bool(right[branches == number].all())
+        of_row = data.at // data.ids.shape[1]
+        for number, question in enumerate(sample.questions):
+            exact = bool(right[of_row == number].all())
             tally = counts[question.passage is not None]
             tally[0] += exact
             tally[1] += 1

@@ -160,3 +160,9 @@ def test_extraction_only_quotes(question: str, passages: list[str]) -> None:
         (at,) = sentence.passages
         assert sentence.text in " ".join(passages[at].split())
         assert grounded(sentence.text, passages[at])
+
+
+def test_extraction_looks_only_where_the_names_asked_about_are() -> None:
+    assert extract("What is the code of Odalie Fenn?", [TRAVEL, STORE]).sentences[0].passages == (1,)
+    assert extract("What is the code of Odalie Fern?", [TRAVEL, STORE]) == Reading()
+    assert extract("What is the daily allowance for travel abroad in 2031?", [TRAVEL]) == Reading()
