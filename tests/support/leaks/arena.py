@@ -115,7 +115,7 @@ class Arena:
 
     async def question(self, country: str, tenant: str, classes: tuple[str, ...], purpose: str) -> str:
         """A question with a word that only it has; the judge knows whose it is."""
-        word = self.coiner.word()
+        word = self.coiner.word("mp")
         about = self.random.choice(self.documents).texts[0].split()
         start = self.random.randrange(max(1, len(about) - 8))
         # Fewer in a row than would count as taken from a document, and no canary.

@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -80,6 +81,7 @@ class Judge:
         self._questions: dict[str, Question] = {}
         self._grams: dict[str, list[Document]] = defaultdict(list)
         self.owner_of: dict[bytes, tuple[Document, int]] = {}
+        self._known: dict[bytes, set[Any]] = {}
         self.judged = 0
         for document in documents:
             for canary in document.canaries:
@@ -99,7 +101,7 @@ class Judge:
         """A question that is about to be asked."""
         question = self._questions[word] = Question(word, asked)
         self._strings.add(word.encode(), question)
-        self._vectors.add(vector, question)
+        self._vectors.add(vector, question, quantised=False)
 
     # ---- What goes over connections
 
@@ -123,6 +125,8 @@ class Judge:
             # What others answer was judged where they sent it; hostile ones may say what they like.
             return self._answer(where, flow, asked) if flow.sent else []
         if flow.side == "client":
+            if "/node/" not in flow.node:
+                return []  # a client asks what it likes
             return self._request(where, flow, _node_of(flow.peer))
         return [] if flow.peer in self._hostile else self._received(where, flow)
 
@@ -201,11 +205,13 @@ class Judge:
         ]
         return findings + [Finding("eight words", where) for _ in self._grams_in(data)]
 
-    def _all_in(self, data: bytes) -> set[Question | tuple[Document, Canary]]:
+    def _all_in(self, data: bytes) -> set[Any]:
+        found = self._known.get(data)
+        if found is None:
+            found = self._known[data] = self._vectors.find(data)
+            for view in views(data):
+                found |= self._strings.find(view.lower()) | self._binary.find(view)
         self.judged += len(data)
-        found: set = set()
-        for view in views(data):
-            found |= self._strings.find(view.lower()) | self._binary.find(view) | self._vectors.find(view)
         return found
 
     def _grams_in(self, data: bytes) -> list[list[Document]]:
@@ -223,7 +229,7 @@ class Judge:
         caller = _parsed(flow.node if flow.side == "client" else flow.peer)
         if kind is None or caller is None:
             return _NOBODY
-        message = kind()
+        message: Any = kind()
         try:
             message.ParseFromString(flow.data)
         except DecodeError:
@@ -265,10 +271,16 @@ def _without_filters(flow: Flow) -> bytes:
     kind = _REQUESTS.get(flow.method)
     if kind is None or flow.kind != "message":
         return flow.data
-    message = kind()
+    message: Any = kind()
     message.ParseFromString(flow.data)
-    (message.open if isinstance(message, retrieval_pb2.ShardSearchRequest) else message).ClearField("filters")
+    body = message.open if _opens(message) else message
+    if "filters" in body.DESCRIPTOR.fields_by_name:
+        body.ClearField("filters")
     return message.SerializeToString()
+
+
+def _opens(message: Message) -> bool:
+    return isinstance(message, retrieval_pb2.ShardSearchRequest) and message.WhichOneof("step") == "open"
 
 
 def _ids_in(flow: Flow) -> list[bytes]:

@@ -9,7 +9,6 @@ and as the signs of their components. Nothing here knows what is permitted.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import zlib
 from collections.abc import Hashable, Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 _HEX = re.compile(rb"[0-9a-fA-F]{16,}")
-_BASE64 = re.compile(rb"[0-9A-Za-z+/_-]{12,}")
+_BASE64 = {b"+/": re.compile(rb"[0-9A-Za-z+/]{16,}"), b"-_": re.compile(rb"[0-9A-Za-z_-]{16,}")}
 _ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 _NUMBER = rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _NUMBERS = re.compile(rb"(?:" + _NUMBER + rb"[\s,;\[\]()]+){7,}" + _NUMBER)
@@ -56,28 +55,29 @@ class Strings:
         return found
 
 
-def views(data: bytes) -> Iterator[bytes]:
-    """The bytes, and what parts of them may stand for."""
+def views(data: bytes, least: int = 16) -> Iterator[bytes]:
+    """The bytes, and what parts of them may stand for; runs of an encoding from `least` characters on."""
     yield data
     if data.count(0) * 3 > len(data):
         yield data.replace(b"\0", b"")
-    for run in _HEX.findall(data):
-        for offset in (0, 1):
-            even = run[offset : offset + (len(run) - offset) // 2 * 2]
-            yield bytes.fromhex(even.decode())
-    for run in _BASE64.findall(data):
-        plain = run.replace(b"-", b"+").replace(b"_", b"/")
-        for offset in range(4):
-            piece = plain[offset : offset + (len(plain) - offset) // 4 * 4]
-            try:
-                yield base64.b64decode(piece)
-            except binascii.Error:
-                continue
+    runs = [run for run in _HEX.findall(data) if len(run) >= least]
+    for offset in (0, 1) if runs else ():
+        yield b"\0\0".join(bytes.fromhex(_whole(run, offset, 2).decode()) for run in runs)
+    before: list[bytes] = []
+    for alphabet in (b"+/", b"-_"):
+        runs = [run for run in _BASE64[alphabet].findall(data) if len(run) >= least]
+        for offset in range(4) if runs != before else ():
+            yield b"\0\0".join(base64.b64decode(_whole(run, offset, 4), alphabet) for run in runs)
+        before = runs
     for match in _ZLIB.finditer(data):
         try:
             yield zlib.decompressobj().decompress(data[match.start() :], 1 << 20)
         except zlib.error:
             continue
+
+
+def _whole(run: bytes, offset: int, size: int) -> bytes:
+    return run[offset : offset + (len(run) - offset) // size * size]
 
 
 class Vectors:
@@ -88,12 +88,17 @@ class Vectors:
         self._names: list[Hashable] = []
         self._rows: list[list[float]] = []
         self._runs = Strings()
-        self._unit = self._centred = np.empty((0, dimensions))
+        self._coarse: list[int] = []
+        self._unit: Any = None
+        self._centred: Any = None
 
-    def add(self, vector: Sequence[float], what: Hashable) -> None:
+    def add(self, vector: Sequence[float], what: Hashable, *, quantised: bool = True) -> None:
+        """`quantised`: also as bytes of any scale."""
         row = np.array(vector, np.float64)
         self._names.append(what)
         self._rows.append(row.tolist())
+        if quantised:
+            self._coarse.append(len(self._rows) - 1)
         for kind in ("<f8", ">f8", "<f4", ">f4", "<f2", ">f2"):
             values = row.astype(kind)
             for at in range(len(row) - RUN + 1):
@@ -101,11 +106,18 @@ class Vectors:
         # One bit each: enough of them here to be told from chance.
         for order in ("big", "little"):
             self._runs.add(np.packbits(row > 0, bitorder=order).tobytes(), what)  # type: ignore[call-overload]
-        table = np.array(self._rows)
-        self._unit = _normed(table)
-        self._centred = _normed(table - table.mean(axis=1, keepdims=True))
+        self._unit = self._centred = None
 
     def find(self, data: bytes) -> set[Hashable]:
+        """Those whose numbers are in the bytes, or in what a long run of them encodes."""
+        if self._unit is None and self._rows:
+            table = np.array(self._rows)
+            self._unit = _normed(table)
+            coarse = table[self._coarse]
+            self._centred = _normed(coarse - coarse.mean(axis=1, keepdims=True)).astype(np.float32)
+        return set().union(*(self._found(view) for view in views(data, 40)))
+
+    def _found(self, data: bytes) -> set[Hashable]:
         found = self._runs.find(data)
         for numbers in _numbers_in(data, self._dimensions):
             found |= self._near(numbers, self._unit)
@@ -121,26 +133,27 @@ class Vectors:
         windows, lengths = windows[lengths > 1e-3], lengths[lengths > 1e-3]
         if not len(windows) or not len(table):
             return set()
-        alike = np.abs(windows @ table.T) > NEAR * lengths[:, None]
+        alike = np.abs(_products(windows, table)) > NEAR * lengths[:, None]
         return {self._names[int(at)] for at in np.flatnonzero(alike.any(axis=0))}
 
     def _quantised(self, data: bytes) -> set[Hashable]:
         """Bytes whose course is a vector's, whatever the scale and the offset."""
-        if len(data) < self._dimensions or not len(self._centred):
+        if len(data) < self._dimensions or not self._coarse:
             return set()
         plain = np.frombuffer(data, np.uint8)
-        windows = np.lib.stride_tricks.sliding_window_view(plain, self._dimensions)
         high = np.lib.stride_tricks.sliding_window_view(plain > 127, self._dimensions).mean(axis=1)
         # A vector has components of both signs in its bytes; text has not.
-        windows = windows[(high > 0.1) & (high < 0.9)]
+        wanted = np.flatnonzero((high > 0.2) & (high < 0.8))
         found: set[Hashable] = set()
-        for values in (windows.astype(np.float64), windows.view(np.int8).astype(np.float64)):
-            moved = values - values.mean(axis=1, keepdims=True)
-            found |= self._matching(_normed(moved) @ self._centred.T > NEAR)
+        for kind in (np.uint8, np.int8) if len(wanted) else ():
+            values = np.lib.stride_tricks.sliding_window_view(
+                plain.view(kind).astype(np.float32), self._dimensions
+            )[wanted]
+            # Against rows without a mean the windows' own means do not count.
+            lengths = np.sqrt(np.maximum(values.var(axis=1) * self._dimensions, 1e-6))
+            alike = _products(values, self._centred) > NEAR * lengths[:, None]
+            found |= {self._names[self._coarse[int(at)]] for at in np.flatnonzero(alike.any(axis=0))}
         return found
-
-    def _matching(self, alike: Any) -> set[Hashable]:
-        return {self._names[int(at)] for at in np.flatnonzero(alike.any(axis=0))}
 
 
 def _normed(table: Any) -> Any:
@@ -172,3 +185,8 @@ def _run_of(flags: Any, least: int) -> bool:
     """Whether so many in a row are set."""
     total = np.concatenate(([0], np.cumsum(flags)))
     return bool((total[least:] - total[:-least] == least).any())
+
+
+def _products(rows: Any, table: Any) -> Any:
+    # Not by a matrix product: its threads wait for each other where there are fewer cores than they think.
+    return np.einsum("wd,nd->wn", rows, table)

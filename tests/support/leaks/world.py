@@ -61,10 +61,10 @@ class Coiner:
         self.random = random.Random(seed)
         self._known: set[str] = set()
 
-    def word(self) -> str:
-        """Twelve letters or so, which end in a way that no stemmer touches."""
+    def word(self, ending: str = "rk") -> str:
+        """Twelve letters that no stemmer touches. Each kind of word has its own ending."""
         while True:
-            word = "".join(self.random.choice(_SYLLABLES) for _ in range(5)) + "rk"
+            word = "".join(self.random.choice(_SYLLABLES) for _ in range(5)) + ending
             if word not in self._known:
                 self._known.add(word)
                 return word
