@@ -238,7 +238,7 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
         Reason.COLLECTION_MISMATCH: (
             "The node's index was made with other settings than the asker's authority publishes, so that"
             " scores would not compare.",
-            "The detail names the settings. Agree on them, then `meshctl index rebuild` or ingest again.",
+            "The detail names the settings. Agree on them; then the index is deleted, made and filled anew.",
         ),
         Reason.EMBEDDER_MISMATCH: (
             "The node has another embedding model than the collection asks for.",
