@@ -171,6 +171,13 @@ def test_policies_in_the_documents_hold() -> None:
     validate_policy((ROOT / "examples" / "policies" / "de.cedar").read_text() + addition)
 
 
+def test_policies_quoted_for_documents_are_the_examples() -> None:
+    quoted = blocks(ROOT / "docs" / "retrieval.md", "cedar")
+    example = (ROOT / "examples" / "policies" / "de.cedar").read_text()
+    assert len(quoted) == 2
+    assert all(policy in example for policy in quoted)
+
+
 def test_every_policy_attribute_is_documented() -> None:
     schema = (ROOT / "mesh/core/data/mesh.cedarschema").read_text()
     text = (ROOT / "docs" / "policies.md").read_text()
