@@ -121,7 +121,10 @@ async def hostile_node(it: Arena) -> AsyncIterator[Hostile]:
     """Joins as a node that holds the collection."""
     mesh, authority = it.mesh, it.mesh[COUNTRY]
     source = authority.identity.source(f"/node/{NAME}", mesh.bundles)
-    shard = HostileShard(it.random.randrange(1 << 30), list(it.judge.owner_of))
+    # What it claims to hold it tells everybody: that says nothing of those whose chunks they are.
+    known = it.random.sample(list(it.judge.owner_of), 6)
+    it.judge.claimed.update(known)
+    shard = HostileShard(it.random.randrange(1 << 30), known)
     server = grpc.aio.server()
     retrieval_pb2_grpc.add_ShardServicer_to_server(shard, server)  # type: ignore[no-untyped-call]
     port = server.add_secure_port("127.0.0.1:0", server_credentials(source))

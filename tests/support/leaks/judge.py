@@ -82,7 +82,12 @@ class Judge:
         self._grams: dict[str, list[Document]] = defaultdict(list)
         self.owner_of: dict[bytes, tuple[Document, int]] = {}
         self._known: dict[bytes, set[Any]] = {}
+        self.claimed: set[bytes] = set()
+        """Ids that a hostile node says are its own."""
         self.judged = 0
+        """How many bytes were looked at."""
+        self.seen: set[Canary] = set()
+        """What was in answers, permitted or not."""
         for document in documents:
             for canary in document.canaries:
                 self._strings.add(canary.text.encode(), (document, canary))
@@ -137,7 +142,9 @@ class Judge:
                 findings.append(Finding("question", where))
                 continue
             document, canary = what
-            if self._level(epoch, asked, document) < canary.least:
+            self.seen.add(canary)
+            claimed = canary.kind == "chunk id" and bytes.fromhex(canary.text) in self.claimed
+            if self._level(epoch, asked, document) < canary.least and not claimed:
                 findings.append(_finding(canary, where))
         for documents in self._grams_in(flow.data):
             if all(self._level(epoch, asked, document) < SNIPPET for document in documents):
@@ -152,7 +159,7 @@ class Judge:
         holder = _country(target)
         for id in _ids_in(flow):
             owner = self.owner_of.get(id)
-            if owner is not None and owner[0].holder != holder:
+            if owner is not None and owner[0].holder != holder and id not in self.claimed:
                 findings.append(Finding("chunk id of another node", where))
         for what in self._all_in(_without_filters(flow)):
             if isinstance(what, Question):
@@ -284,11 +291,7 @@ def _opens(message: Message) -> bool:
 
 
 def _ids_in(flow: Flow) -> list[bytes]:
-    if flow.kind != "message":
+    """Ids that a node asks to be released. One that is fetched, the client has named with its node."""
+    if flow.kind != "message" or flow.method != _SHARD + "Search":
         return []
-    if flow.method == _SHARD + "Search":
-        step = retrieval_pb2.ShardSearchRequest.FromString(flow.data)
-        return list(step.release.ids)
-    if flow.method == _SHARD + "Fetch":
-        return [retrieval_pb2.ShardFetchRequest.FromString(flow.data).id]
-    return []
+    return list(retrieval_pb2.ShardSearchRequest.FromString(flow.data).release.ids)

@@ -115,7 +115,7 @@ def _document(coiner: Coiner, holder: str, kind: str, tenant: str) -> Document:
             f"{coiner.prose(9).capitalize()} {coin('text', coiner.word(), SNIPPET)} {coiner.prose(6)}."
             f" Then Dr {person} came to {coiner.prose(8)}."
             f" Write to {coin('address', coiner.word(), PASSAGE)}@{coiner.word()}.example"
-            f" or call +49 30 {coin('telephone', coiner.digits(8), PASSAGE)}."
+            f" or call +49 30 {coin('telephone', coiner.digits(10), PASSAGE)}."
             f" Pay into {coin('account', account, PASSAGE)}"
             f" under {coin('number', coiner.digits(11), PASSAGE)}."
             f" {person.split()[1]} said the {coiner.prose(9)}"
