@@ -19,7 +19,12 @@ stop: setup ## end a mesh that `make demo KEEP=1` left up
 	@$(PY) -m demo --stop
 
 test: setup ## all tests, the real engine and the story included
+ifdef ARGS
 	@$(PY) -m pytest $(ARGS)
+else
+	@$(PY) -m pytest -n 2 --dist loadfile -m 'not vllm'
+	@$(PY) -m pytest -m vllm
+endif
 
 check: setup lint types contracts drift unit ## lint, types, import contracts, generated code, unit tests
 
