@@ -122,7 +122,7 @@ def entity(make: Maker, kind: str) -> str:
 def confusable(make: Maker, name: str) -> str:
     """Another thing whose name differs from `name` in one word."""
     words = name.split()
-    at = make.rng.choice([i for i, word in enumerate(words) if word not in ("the", "a")])
+    at = make.rng.choice([i for i, word in enumerate(words) if word not in ("the", "a") and word[-1] != "."])
     word = words[at]
     if any(letter.isdigit() for letter in word):
         while True:

@@ -63,7 +63,7 @@ def test_held_out_templates_are_no_templates_of_training() -> None:
 def test_names_and_numbers_come_from_their_half(unseen: bool) -> None:
     generator = Generator("halves", Halves(names=unseen, numbers=unseen))
     make = Maker(generator.rng, generator.halves)
-    for _ in range(200):
+    for _ in range(60):
         word = make.name_word()
         assert held_out(word) is unseen
         assert held_out(make.near(word)) is unseen
@@ -74,6 +74,6 @@ def test_names_and_numbers_come_from_their_half(unseen: bool) -> None:
 
 
 def test_numbers_of_every_length_occur() -> None:
-    text = " ".join(passage for sample in samples("lengths", Halves(), 200) for passage in sample.passages)
+    text = " ".join(passage for sample in samples("lengths", Halves(), 80) for passage in sample.passages)
     lengths = {len(number) for number in re.findall("[0-9]+", text)}
     assert {1, 2, 3, 4, 5, 6} <= lengths
