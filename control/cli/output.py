@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a policy or by an auth
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ _USAGE = frozenset(
 )
 # Where output is not a terminal, nobody wants lines broken at 80 characters.
 _WIDTH_OF_A_PIPE = 240
+# What JSON may hold as it is, but a terminal obeys or cannot show: C1 controls, directions of writing,
+# line separators, halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Output(StrEnum):
@@ -86,9 +90,16 @@ def emit(output: Output, data: Mapping[str, Any], *text: RenderableType) -> None
         target.print(_shown(part))
 
 
+def json_line(data: Mapping[str, Any]) -> str:
+    """One JSON document on one line. What could drive a terminal is escaped, and so are halves of surrogate
+    pairs, which file names have: the document says the same."""
+    line = json.dumps(data, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
+
+
 def emit_json(data: Mapping[str, Any]) -> None:
     """One JSON document on one line, at once."""
-    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_line(data))
     sys.stdout.flush()
 
 
@@ -105,11 +116,11 @@ def report(error: MeshError, *, as_json: bool) -> int:
             document["metadata"] = error.metadata
         if error.retry_after_s is not None:
             document["retry_after_s"] = error.retry_after_s
-        line = json.dumps({"error": document}, ensure_ascii=False)
+        line = json_line({"error": document})
     else:
         hint = f" (try again in {error.retry_after_s:g} s)" if error.retry_after_s is not None else ""
-        line = harmless(" ".join(f"meshctl: {error.reason.code}: {error.message}{hint}".split()))
-    sys.stderr.write(line + "\n")
+        line = harmless(" ".join(f"meshctl: {error.reason.code}: {error.message}{hint}".split())) + "\n"
+    sys.stderr.write(line)
     sys.stderr.flush()
     return code
 
@@ -119,9 +130,9 @@ def report_usage(message: str, *, as_json: bool) -> int:
     text = " ".join(message.split())
     if as_json:
         document = {"reason": "USAGE", "message": text, "exit_code": EXIT_USAGE}
-        sys.stderr.write(json.dumps({"error": document}, ensure_ascii=False) + "\n")
+        sys.stderr.write(json_line({"error": document}))
     else:
-        sys.stderr.write(f"meshctl: {text} (see --help)\n")
+        sys.stderr.write(harmless(f"meshctl: {text} (see --help)\n"))
     sys.stderr.flush()
     return EXIT_USAGE
 

@@ -32,6 +32,7 @@ ID_BYTES = 16
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which UTF-8 cannot hold
 _REFERENCE = re.compile(r"([a-z0-9.-]{1,253})/([a-z0-9-]{1,63})/([a-z0-9-]{1,63})/([0-9a-f]{32})")
 
 
@@ -157,7 +158,8 @@ class Filters:
             raise MeshError(Reason.REQUEST_INVALID, f"filters: expected at most {MAX_FILTERS}")
         for values in self.fields.values():
             if not 1 <= len(values) <= MAX_FILTER_VALUES or any(
-                not v or len(v.encode()) > MAX_FILTER_VALUE_BYTES for v in values
+                not v or len(v.encode(errors="replace")) > MAX_FILTER_VALUE_BYTES or _SURROGATE.search(v)
+                for v in values
             ):
                 raise MeshError(
                     Reason.REQUEST_INVALID,

@@ -58,8 +58,10 @@ _LABELLED = re.compile(
     re.IGNORECASE,
 )
 
+# Of bounded length: what is tried anew from every letter must not run to the end of the text each time.
 _CAPITALISED = (
-    r"(?:al-|el-|d['\u2019])?[^\W\d_a-zà-öø-ÿ](?:[^\W\d_]|['\u2019](?=[^\W\d_]))*(?:-[^\W\d_][\w'\u2019]*)*"
+    r"(?:al-|el-|d['\u2019])?[^\W\d_a-zà-öø-ÿ](?:[^\W\d_]|['\u2019](?=[^\W\d_])){0,47}"
+    r"(?:-[^\W\d_][\w'\u2019]{0,47}){0,3}"
 )
 _PARTICLE = r"(?:von|van|de|der|den|da|di|du|la|le|del|dos|el|al|bin|ibn|zu|zum|ten|ter|af|y)"
 _TITLE = re.compile(

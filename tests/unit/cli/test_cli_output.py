@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.text import Text
 from control.cli.chat import event_json
 from control.cli.decision_view import decision_json, decision_text
 from control.cli.node_view import state_of
-from control.cli.output import Output, emit, exit_code_of, harmless, report, table
+from control.cli.output import Output, emit, emit_json, exit_code_of, harmless, report, table
 from mesh.core.errors import MeshError, Reason
 from mesh.core.failover import Mode
 from mesh.core.placement import Decision, Ranked, Refused
@@ -129,3 +130,16 @@ def test_no_text_of_another_machine_drives_the_terminal(capsys: pytest.CaptureFi
     written = capsys.readouterr()
     assert "owned" in written.out
     assert not {"\x1b", "\x07"} & set(written.out + written.err)
+
+
+def test_json_says_the_same_and_drives_no_terminal(capsys: pytest.CaptureFixture[str]):
+    said = {"title": "\x1b[31m\x9b31m\u202e\u2028 Stra\u00dfe", "path": "in/\udcff.txt"}
+    emit_json(said)
+    out = capsys.readouterr().out
+    assert json.loads(out) == said
+    out.encode()  # a name that is no UTF-8 can be written
+    assert out.rstrip("\n").isprintable()
+    assert "Stra\u00dfe" in out
+    error = MeshError(Reason.NOT_FOUND, "\x9b2J is not there")
+    report(error, as_json=True)
+    assert capsys.readouterr().err.rstrip("\n").isprintable()

@@ -196,6 +196,9 @@ def test_without_any_answer_it_has_failed(
         ("search", "notes", "pump", "--mode", "magic"),
         ("search", "notes", "pump", "--timeout", "1000"),
         ("search", "notes", "x" * 9000),
+        ("search", "notes", "pump \udcff"),  # what a shell passes for bytes that are no UTF-8
+        ("search", "notes", "pump", "--filter", "owner=\udcff"),
+        ("search", "notes", "pump", "--timeout", "nan"),
         ("ask", "notes", "  "),
         ("ask", "notes", "x" * 3000),
         ("fetch", "nowhere"),
