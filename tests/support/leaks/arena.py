@@ -198,7 +198,7 @@ async def arena(directory: Path, seed: int, hostile: tuple[str, ...] = ()) -> As
     rules = starting_rules()
     documents, folder = make_documents(seed), directory / "nodes"
     folder.mkdir()
-    epochs = [{country: (each,) for country, each in rules.items()}]
+    epochs: list[dict[str, tuple[Rules, ...]]] = [{country: (each,) for country, each in rules.items()}]
     flows: list[Flow] = []
     async with contextlib.AsyncExitStack() as stack:
         log = stack.enter_context(_logged())

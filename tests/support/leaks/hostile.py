@@ -32,13 +32,15 @@ from sovereign.mesh.v1 import retrieval_pb2, retrieval_pb2_grpc
 from tests.support.leaks.arena import EMBEDDER, Arena, collection_spec, context
 from tests.support.leaks.rules import COUNTRIES
 from tests.support.leaks.world import COLLECTION, DIMENSIONS, TENANTS
-from tests.support.mesh import DEADLINE_S
+from tests.support.mesh import DEADLINE_S, Node
 from tests.support.shard_server import Asker, ShardServer
 
 NAME, COUNTRY = "mal-1", "FR"
 # In everything that it says of itself: no log of an honest node repeats it.
 MARK = "mischiefmarker"
 
+# Levels that there are not, too: the messages' types would not have it.
+_pb: Any = retrieval_pb2
 _Answer = retrieval_pb2.ShardSearchResponse
 
 
@@ -68,7 +70,7 @@ class HostileShard(retrieval_pb2_grpc.ShardServicer):
         ids = [self._random.choice(self._known).hex() if self._known else "00", "zz", MARK]
         for _ in range(self._random.choice((1, 3, 300))):
             yield retrieval_pb2.ShardAnswerResponse(
-                sentence=retrieval_pb2.AnswerSentence(
+                sentence=_pb.AnswerSentence(
                     text=MARK * self._random.choice((1, 10_000)),
                     references=ids[: self._random.randrange(4)],
                     level=self._random.choice((0, 3, 4)),
@@ -82,7 +84,7 @@ class HostileShard(retrieval_pb2_grpc.ShardServicer):
 
     def _opened(self, terms: int) -> Any:
         choose = self._random.choice
-        return retrieval_pb2.ShardOpened(
+        return _pb.ShardOpened(
             documents=choose((10, 2**60)),
             frequencies=[choose((1, 2**62)) for _ in range(choose((terms, terms + 9)))],
             by_vector=self._ranked(),
@@ -92,7 +94,7 @@ class HostileShard(retrieval_pb2_grpc.ShardServicer):
 
     def _ranked(self) -> Any:
         """Ids that are nobody's, others', twice there or no ids; scores that are none."""
-        choose = self._random.choice
+        choose: Any = self._random.choice
         count = choose((0, 1, 5, 500))
         ids = [
             choose(self._known) if self._known and choose((0, 1)) else self._random.randbytes(16)
@@ -111,7 +113,7 @@ class HostileShard(retrieval_pb2_grpc.ShardServicer):
 
     def _chunk(self, id: bytes) -> Any:
         text = MARK * self._random.choice((1, 10_000))
-        return retrieval_pb2.ReleasedChunk(
+        return _pb.ReleasedChunk(
             id=id, level=self._random.choice((1, 2, 3, 4, 9)), title=MARK, text=text, document=MARK
         )
 
@@ -126,7 +128,7 @@ async def hostile_node(it: Arena) -> AsyncIterator[Hostile]:
     it.judge.claimed.update(known)
     shard = HostileShard(it.random.randrange(1 << 30), known)
     server = grpc.aio.server()
-    retrieval_pb2_grpc.add_ShardServicer_to_server(shard, server)  # type: ignore[no-untyped-call]
+    retrieval_pb2_grpc.add_ShardServicer_to_server(shard, server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(source))
     await server.start()
     board = Board(MemoryStore(mesh.board), authority.trust_domain, authority.identity.bundle, mesh.clock)
@@ -145,16 +147,17 @@ async def hostile_node(it: Arena) -> AsyncIterator[Hostile]:
             key = RecordKey(authority.trust_domain, kind, NAME)
             await board.publish(source.signer, key, payload, 600.0)
         for node in it.nodes.values():
-            view = node.runtime.board
-            await view.wait_for(
-                lambda snapshot, view=view: source.id in snapshot.candidates and source.id in view.statuses,
-                DEADLINE_S,
-            )
+            await _knows(node, source.id)
         yield Hostile(it, source, shard)
     finally:
         await server.stop(0)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def _knows(node: Node, other: SpiffeId) -> None:
+    view = node.runtime.board
+    await view.wait_for(lambda snapshot: other in snapshot.candidates and other in view.statuses, DEADLINE_S)
 
 
 class Hostile:
@@ -226,7 +229,7 @@ class Hostile:
 
     async def _fetch(self, asker: Asker, requester: SpiffeId, asked: RequestContext) -> None:
         """Any chunk by its id."""
-        request = retrieval_pb2.ShardFetchRequest(
+        request = _pb.ShardFetchRequest(
             admission=asker.admission(requester, asked, collection=COLLECTION),
             requester=str(requester),
             collection=self._it.random.choice((COLLECTION, COLLECTION, COLLECTION, "others")),
@@ -240,7 +243,7 @@ class Hostile:
         """Not the message, or far too much of it."""
         chance = self._it.random
         name = chance.choice(("Fetch", "Answer", "Search"))
-        make = asker.channel.unary_unary if name == "Fetch" else asker.channel.unary_stream
+        make: Any = asker.channel.unary_unary if name == "Fetch" else asker.channel.unary_stream
         data = chance.choice((chance.randbytes(200), b"\xff" * 70_000, b"", b"\x0a\x05ab"))
         call = make(f"/sovereign.mesh.v1.Shard/{name}")(data, timeout=DEADLINE_S)
         with contextlib.suppress(grpc.RpcError):

@@ -283,7 +283,7 @@ def _without_filters(flow: Flow) -> bytes:
     body = message.open if _opens(message) else message
     if "filters" in body.DESCRIPTOR.fields_by_name:
         body.ClearField("filters")
-    return message.SerializeToString()
+    return bytes(message.SerializeToString())
 
 
 def _opens(message: Message) -> bool:

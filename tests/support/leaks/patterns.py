@@ -105,7 +105,7 @@ class Vectors:
                 self._runs.add(values[at : at + RUN].tobytes(), what)
         # One bit each: enough of them here to be told from chance.
         for order in ("big", "little"):
-            self._runs.add(np.packbits(row > 0, bitorder=order).tobytes(), what)  # type: ignore[call-overload]
+            self._runs.add(np.packbits(row > 0, bitorder=order).tobytes(), what)
         self._unit = self._centred = None
 
     def find(self, data: bytes) -> set[Hashable]:

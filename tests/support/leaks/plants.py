@@ -17,7 +17,7 @@ from typing import Any
 from mesh.codec import retrieval as codec
 from mesh.core import release
 from mesh.core.errors import MeshError, Reason
-from mesh.core.retrieval import Released, ReleaseLevel
+from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import RequestContext
 from node.index.index import DocumentIndex
 from node.retrieval import local, panel, shard_service
@@ -48,7 +48,7 @@ def planted(name: str, it: Arena) -> Iterator[None]:
 
 def _text_at_reference(patch: Patch, it: Arena) -> None:
     def cut(before: Any) -> Any:
-        def cut(self: Cutter, chunk: Any, level: ReleaseLevel, matches: Any) -> Released:
+        def cut(self: Cutter, chunk: Any, level: ReleaseLevel, matches: Any) -> Any:
             released = before(self, chunk, level, matches)
             return released if released.text else dataclasses.replace(released, text=chunk.text)
 
@@ -173,7 +173,7 @@ def _counted_by_reference(patch: Patch, it: Arena) -> None:
 
 def _snippet_as_it_is(patch: Patch, it: Arena) -> None:
     def cut(before: Any) -> Any:
-        def cut(self: Cutter, chunk: Any, level: ReleaseLevel, matches: Any) -> Released:
+        def cut(self: Cutter, chunk: Any, level: ReleaseLevel, matches: Any) -> Any:
             released = before(self, chunk, level, matches)
             excerpt = level is ReleaseLevel.SNIPPET
             return dataclasses.replace(released, text=chunk.text) if excerpt else released

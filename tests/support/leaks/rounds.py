@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
@@ -27,6 +28,7 @@ from tests.support.leaks.rules import (
     withdrawn,
 )
 from tests.support.leaks.world import COLLECTION
+from tests.support.waiting import DEADLINE_S
 
 _TENANTS = ("alder", "birch", "cedar")
 
@@ -50,11 +52,14 @@ class Rounds:
         ]
         if self._hostile is not None:
             kinds.append((self._hostile.ask, 4))
-        for act in self._chance.choices([k for k, _ in kinds], [w for _, w in kinds], k=count):
+        share = count / sum(weight for _, weight in kinds)
+        acts = [act for act, weight in kinds for _ in range(round(weight * share))]
+        self._chance.shuffle(acts)
+        for act in acts:
             await act()
 
-    def _asker(self) -> tuple[str, str, tuple[str, ...], str, MeshClient]:
-        country, tenant = self._chance.choice(COUNTRIES), self._chance.choice(_TENANTS)
+    def _asker(self, country: str = "") -> tuple[str, str, tuple[str, ...], str, MeshClient]:
+        country, tenant = country or self._chance.choice(COUNTRIES), self._chance.choice(_TENANTS)
         classes = tuple(self._chance.sample(CLASSES, self._chance.choice((1, 1, 1, 2))))
         if self._chance.random() < 0.5:
             classes = ("public",)
@@ -76,11 +81,11 @@ class Rounds:
             )
         )
 
-    async def _begin(self) -> tuple[Any, tuple[str, ...], str]:
+    async def _begin(self, country: str = "") -> Any:
         """A search that was not read yet."""
-        country, tenant, classes, purpose, client = self._asker()
+        country, tenant, classes, purpose, client = self._asker(country)
         chance = self._chance
-        stream = client.search(
+        return client.search(
             await self._it.question(country, tenant, classes, purpose),
             COLLECTION,
             context=context(classes, purpose),
@@ -91,10 +96,10 @@ class Rounds:
             partial=chance.random() < 0.3,
             exact=chance.random() < 0.3,
         )
-        return stream, classes, purpose
 
-    async def search(self) -> None:
-        stream, _, _ = await self._begin()
+    async def search(self, country: str = "") -> None:
+        """By a client of that country, or of any."""
+        stream = await self._begin(country)
         result = await self._it.attempt("search", collect_search(stream))
         if result is not None:
             self._it.references += [str(hit.reference) for hit in result.hits[:5]]
@@ -120,7 +125,7 @@ class Rounds:
 
     async def leave_early(self) -> None:
         """Stops listening in the middle."""
-        stream, _, _ = await self._begin()
+        stream = await self._begin()
 
         async def one() -> None:
             async with aclosing(stream) as events:
@@ -143,7 +148,8 @@ class Rounds:
 
         async def send() -> None:
             try:
-                async for _ in channel.unary_stream("/sovereign.mesh.v1.Retrieval/Search")(data, timeout=20):
+                begin: Any = channel.unary_stream
+                async for _ in begin("/sovereign.mesh.v1.Retrieval/Search")(data, timeout=DEADLINE_S):
                     pass
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
@@ -165,7 +171,7 @@ class Rounds:
                     pass
 
         with _between_steps(once):
-            await self.search()
+            await self.search(other if change.releases != before[country].releases else country)
         await once()
         await self._chance.choice((self.search, self.answer, self.fetch))()
         async with it.changing(country, starting_rules()[country]):
@@ -184,11 +190,13 @@ def _patched(owner: Any, name: str, value: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _failing(it: Arena) -> Iterator[None]:
+    chance = random.Random(it.random.random())  # its own: it is called from threads
+
     def chunks(before: Any) -> Any:
         def failing(self: DocumentIndex, ids: Any, groups: Any) -> Any:
             found = before(self, ids, groups)
-            if found and it.random.random() < 0.7:
-                document = it.random.choice(it.documents)
+            if found and chance.random() < 0.7:
+                document = chance.choice(it.documents)
                 raise ValueError(f"bad row in {document.id} {document.title}: {document.texts}")
             return found
 
