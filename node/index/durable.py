@@ -27,7 +27,7 @@ from mesh.core.retrieval import ID_BYTES, CollectionSpec, ReleaseGroup
 from node.index.base import Entry
 from node.index.checks import check_batch
 from node.index.documents import DocumentMeta
-from node.index.stored import MAX_CHUNK_BYTES, MAX_CHUNK_TERMS, MAX_GROUPS, NewDocument
+from node.index.stored import MAX_CHUNK_BYTES, MAX_CHUNK_TERMS, MAX_GROUPS, MAX_GROUPS_OF_TENANT, NewDocument
 
 SCHEMA_VERSION = 1
 _AT_ONCE = 1000  # values in one IN (...)
@@ -280,13 +280,23 @@ class Writer:
         ).fetchone()
         if row is not None:
             return int(row[0])
-        if self._sql.execute("SELECT count(*) FROM groups").fetchone()[0] >= MAX_GROUPS:
+        if group.tenant and self._groups(group.tenant) >= MAX_GROUPS_OF_TENANT:
+            raise MeshError(
+                Reason.DOCUMENT_INVALID,
+                f"expected at most {MAX_GROUPS_OF_TENANT} combinations of owner and classes of one tenant",
+            )
+        if self._groups() >= MAX_GROUPS:
             raise MeshError(
                 Reason.DOCUMENT_INVALID,
                 f"expected at most {MAX_GROUPS} combinations of tenant, owner and classes in a collection",
             )
         sql = "INSERT INTO groups (tenant, owner, classes, documents, chunks) VALUES (?, ?, ?, 0, 0)"
         return cast(int, self._sql.execute(sql, key).lastrowid)
+
+    def _groups(self, tenant: str = "") -> int:
+        """How many there are, of one tenant or of all."""
+        sql = "SELECT count(*) FROM groups WHERE ?1 = '' OR tenant = ?1"
+        return int(self._sql.execute(sql, (tenant,)).fetchone()[0])
 
     def _term_numbers(self, terms: set[str]) -> dict[str, int]:
         wanted = sorted(terms)

@@ -10,6 +10,7 @@ from node.index.documents import DocumentMeta
 MAX_CHUNK_BYTES = 64 * 1024
 MAX_CHUNK_TERMS = 8192  # distinct ones
 MAX_GROUPS = 4096
+MAX_GROUPS_OF_TENANT = 256  # so that one tenant's many owners do not leave the others without any
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,12 +291,12 @@ class Upload:
         whole = [document for document in batch if not document.failed]
         try:
             if whole:
-                await asyncio.to_thread(self._index.put_many, [document.whole() for document in whole])
+                await asyncio.to_thread(self._put, whole)
         except MeshError:
             # One of them may be the cause: each for itself then.
             for document in whole:
                 try:
-                    await asyncio.to_thread(self._index.put_many, [document.whole()])
+                    await asyncio.to_thread(self._put, [document])
                 except MeshError as error:
                     document.failed = True
                     self._refuse(document.file, document.position, error)
@@ -310,6 +310,11 @@ class Upload:
                 self.chunks += len(document.texts)
         await self._settle(dict.fromkeys(document.file for document in batch))
         await self._teller.progress(self.documents, self.chunks)
+
+    def _put(self, documents: Iterable[DocumentUnderWay]) -> None:
+        """Stores them. Another tenant's document may have come in since they were prepared. Blocking."""
+        tenant = self._defaults.tenant if "tenant" in self._defaults.locked else None
+        self._index.put_many([document.whole() for document in documents], tenant=tenant)
 
     async def _settle(self, files: Iterable[FileUnderWay]) -> None:
         """Tells of the files of which nothing is under way any more."""

@@ -47,7 +47,10 @@ class MemoryIndex:
     def note_file(self, name: str, sha256: bytes) -> None:
         self.files[name] = sha256
 
-    def put_many(self, documents: Sequence[NewDocument]) -> None:
+    def put_many(self, documents: Sequence[NewDocument], *, tenant: str | None = None) -> None:
+        held = [self.held_by_id[d.meta.id].meta for d in documents if d.meta.id in self.held_by_id]
+        if tenant is not None and any(meta.tenant != tenant for meta in held):
+            raise MeshError(Reason.DOCUMENT_INVALID, "id: expected one that is not taken")
         self.trouble(documents)
         self.stores.append(len(documents))
         for document in documents:

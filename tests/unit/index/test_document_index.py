@@ -104,6 +104,20 @@ def test_groups_are_bounded_and_their_numbers_never_used_again(
     assert ReleaseGroup("clinic", "", PUBLIC) in groups.values()
 
 
+def test_one_tenant_does_not_use_up_the_groups_of_all(
+    index: DocumentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "MAX_GROUPS_OF_TENANT", 2)
+    index.put_many([document(f"d{n}", "ward", owner=f"o{n}", tenant="bank") for n in range(2)])
+    with refusal(Reason.DOCUMENT_INVALID):
+        index.put_many([document("d9", "ward", owner="o9", tenant="bank")])
+    index.put_many([document("d0", "ward", owner="o1", tenant="bank")])  # one it has already
+    index.put_many(
+        [document("e", "ward", tenant="clinic"), *(document(f"f{n}", "w", owner=f"{n}") for n in "abc")]
+    )
+    assert len(index.groups()) == 5
+
+
 def test_a_document_that_moved_to_another_group_is_not_found_in_the_old_one(index: DocumentIndex) -> None:
     """I1: whoever was told the old group's number does not reach what is now under another."""
     index.put_many([document("a", "ward"), document("b", "ward")])

@@ -18,6 +18,7 @@ from node.index.file_marks import document_id_of
 from node.index.inbox import Inbox
 from node.index.index import NewDocument
 from node.index.stages import DocumentUnderWay, FileUnderWay, TextQueue
+from node.index.stored import NewChunk
 from tests.support.ingest import DEFAULTS, Bench, Told, disk_full, offer_of
 
 
@@ -159,6 +160,21 @@ async def test_I1_a_tenant_does_not_replace_anothers_document(bench: Bench):
     assert "clinic" not in told["a.txt"].detail
     assert bench.index.held_by_id["a.txt"].meta.tenant == "clinic"
     assert bench.index.held_by_id["a.txt"].chunks[0].text == "ours"
+
+
+async def test_I1_nor_does_it_replace_one_that_comes_while_its_own_is_on_its_way(bench: Bench):
+    """The id was free when it was looked at, and is not when the document is stored."""
+    bench.embedder.go.clear()
+    late = asyncio.create_task(bench.ingest({"late.txt": "id=x theirs"}, locked("bank")))
+    async with asyncio.timeout(10):
+        await bench.embedder.asked.wait()
+    clinic = DocumentMeta("x", classes=DEFAULTS.classes, tenant="clinic")
+    bench.index.put_many([NewDocument(clinic, "sha256:" + "0" * 64, [NewChunk("ours", [1.0] * 32)])])
+    bench.embedder.go.set()
+    told = await late
+    assert isinstance(told["late.txt"], FileSkipped)
+    assert told["late.txt"].reason == Reason.DOCUMENT_INVALID.code
+    assert bench.index.held_by_id["x"].chunks[0].text == "ours"
 
 
 async def test_I1_a_file_cannot_change_its_tenant(bench: Bench):
