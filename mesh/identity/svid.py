@@ -21,6 +21,9 @@ KEY_FILE = "svid.key"
 NEXT_KEY_FILE = "svid.key.next"
 CHAIN_FILE = "svid.pem"
 
+# A renewal replaces two files: one further look finds both of the same.
+_ATTEMPTS = 3
+
 
 @dataclass(frozen=True)
 class Svid:
@@ -95,7 +98,21 @@ def save_svid(directory: Path, svid: Svid) -> None:
 
 
 def load_svid(directory: Path) -> Svid:
-    """Reads the SVID in a directory; NOT_FOUND, CONFIG_INVALID or IDENTITY_MALFORMED."""
+    """Reads the SVID in a directory; NOT_FOUND, CONFIG_INVALID or IDENTITY_MALFORMED.
+
+    Safe while another process renews it.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _load(directory)
+        except MeshError as error:
+            # The key may have been replaced after the certificate was read.
+            if error.reason not in (Reason.CONFIG_INVALID, Reason.NOT_FOUND):
+                raise
+    return _load(directory)
+
+
+def _load(directory: Path) -> Svid:
     chain = chain_from_pem(read_file(directory / CHAIN_FILE))
     try:
         return Svid(chain, key_from_pem(read_file(directory / KEY_FILE, private=True)))

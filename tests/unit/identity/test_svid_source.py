@@ -258,6 +258,29 @@ def test_a_crash_between_key_and_certificate(
     assert load_svid(tmp_path).serial == new.serial
 
 
+def test_loading_while_another_process_renews(
+    de: AuthorityForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The renewal comes right after the certificate was read: the key on disk is another one by then."""
+    from mesh.identity import svid as svid_module
+
+    old, new = de.svid("/node/fra-1"), de.svid("/node/fra-1")
+    save_svid(tmp_path, old)
+    real = svid_module.read_file
+    renewed = False
+
+    def read(path: Path, **options: object) -> bytes:
+        nonlocal renewed
+        found = real(path, **options)  # type: ignore[arg-type]
+        if not renewed:
+            renewed = True
+            save_svid(tmp_path, new)
+        return found
+
+    monkeypatch.setattr(svid_module, "read_file", read)
+    assert load_svid(tmp_path).serial == new.serial
+
+
 async def test_a_full_disk_does_not_stop_a_renewal(
     de: AuthorityForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
