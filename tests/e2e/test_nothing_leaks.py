@@ -41,7 +41,7 @@ def served(it: Arena, what: str) -> int:
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_I1_nothing_above_the_permitted_level_is_said_or_written(tmp_path: Path, seed: int) -> None:
     async with arena(tmp_path, seed, hostile=(HOSTILE,)) as it, hostile_node(it) as hostile:
-        await Rounds(it, hostile).some(200)
+        await Rounds(it, hostile).some(250)
         findings = it.findings()
         assert not findings, summary(findings)
         # It was a test of something: questions were answered and refused, rules changed, mischief done.
@@ -67,6 +67,8 @@ async def test_a_leak_put_in_on_purpose_is_found(tmp_path: Path, name: str) -> N
                 for _ in range(3):
                     await rounds.search()
                     await rounds.answer()
+                    if "withdrawn" in name:
+                        await rounds.withdraw()
                 findings = it.findings()
                 if any(f.what == what and f.where.startswith(where) for f in findings):
                     return

@@ -3,6 +3,7 @@
 - What a node answers (server side, sent) may hold of a document what its level for the requester allows.
   The requester of a Retrieval call is whoever is on the connection; of a Shard call it is the client that
   the request names, if it belongs to the caller's trust domain and the caller is a node: else nobody.
+  It goes by the rules at the moment of sending; what an asker passes on, by those since it was asked.
 - What a node asks of another (client side, sent) holds the question, only if that node may be asked, and
   chunks' ids, only that node's own. Nothing else of any document.
 - Records on the board, logs, evidence, crash output and files hold nothing of documents or questions.
@@ -113,30 +114,39 @@ class Judge:
     def flows(self, flows: Sequence[Flow]) -> list[Finding]:
         """Everything that was recorded; the flows of one call in their order."""
         asked: dict[int, Asked] = {}
+        began: dict[int, int] = {}
         findings: list[Finding] = []
         for flow in flows:
             first = flow.kind == "message" and flow.call not in asked and flow.sent == (flow.side == "client")
             if first and flow.side != "board":
-                asked[flow.call] = self._asked_in(flow)
-            findings += self._flow(flow, asked.get(flow.call, _NOBODY))
+                asked[flow.call], began[flow.call] = self._asked_in(flow), flow.epoch
+            since = began.get(flow.call, flow.epoch)
+            findings += self._flow(flow, asked.get(flow.call, _NOBODY), since)
         return findings
 
-    def _flow(self, flow: Flow, asked: Asked) -> list[Finding]:
+    def _flow(self, flow: Flow, asked: Asked, since: int) -> list[Finding]:
         where = f"{flow.method} {flow.kind}: {flow.node} {'to' if flow.sent else 'from'} {flow.peer}"
         request = flow.sent == (flow.side == "client")
         if flow.side == "board":
             return self.text(where, flow.data)
         if not request:
             # What others answer was judged where they sent it; hostile ones may say what they like.
-            return self._answer(where, flow, asked) if flow.sent else []
+            return self._answer(where, flow, asked, since) if flow.sent else []
         if flow.side == "client":
             if "/node/" not in flow.node:
                 return []  # a client asks what it likes
             return self._request(where, flow, _node_of(flow.peer))
         return [] if flow.peer in self._hostile else self._received(where, flow)
 
-    def _answer(self, where: str, flow: Flow, asked: Asked) -> list[Finding]:
-        epoch, findings = self._epochs[flow.epoch], []
+    def _answer(self, where: str, flow: Flow, asked: Asked, since: int) -> list[Finding]:
+        findings = []
+        here = _country(SpiffeId.parse(flow.node))
+
+        def level(document: Document) -> int:
+            # What other nodes said earlier in this question may be passed on: it has left them already.
+            first = since if document.holder != here else flow.epoch
+            return max(self._level(epoch, asked, document) for epoch in self._epochs[first : flow.epoch + 1])
+
         for what in self._all_in(flow.data):
             if isinstance(what, Question):
                 findings.append(Finding("question", where))
@@ -144,10 +154,10 @@ class Judge:
             document, canary = what
             self.seen.add(canary)
             claimed = canary.kind == "chunk id" and bytes.fromhex(canary.text) in self.claimed
-            if self._level(epoch, asked, document) < canary.least and not claimed:
+            if level(document) < canary.least and not claimed:
                 findings.append(_finding(canary, where))
         for documents in self._grams_in(flow.data):
-            if all(self._level(epoch, asked, document) < SNIPPET for document in documents):
+            if all(level(document) < SNIPPET for document in documents):
                 findings.append(Finding("eight words", where))
         if flow.kind == "message" and flow.method == _SHARD + "Search":
             findings += self._counts(where, flow, asked)

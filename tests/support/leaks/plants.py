@@ -25,7 +25,7 @@ from node.retrieval.asker import Asker
 from node.retrieval.holder import Holder
 from node.retrieval.open_shard import OpenShard
 from node.retrieval.shards import RemoteShard
-from node.retrieval.sight import Cutter, Sight
+from node.retrieval.sight import Cutter, Sight, Sights
 from tests.support.leaks.arena import EMBEDDER, Arena
 
 _LOG = logging.getLogger("planted")
@@ -249,6 +249,23 @@ def _release_of_unranked(patch: Patch, it: Arena) -> None:
     patch(RemoteShard, "release", release)
 
 
+def _levels_remembered(patch: Patch, it: Arena) -> None:
+    """What was permitted once stays so."""
+    known: dict[Any, Any] = {}
+
+    def look(before: Any) -> Any:
+        def look(self: Sights, requester: Any, context: Any, collection: str, groups: Any) -> Any:
+            key = (self._node, requester, context.purpose)
+            if key not in known:
+                known[key] = before(self, requester, context, collection, groups)
+            return known[key]
+
+        return look
+
+    patch(Sights, "look", look)
+    patch(Sight, "require_current", lambda before: lambda self: None)
+
+
 # Name: what puts it in, and what must be found, by the beginnings of what and where.
 PLANTS: dict[str, tuple[Callable[[Patch, Arena], None], str, str]] = {
     "text at reference level": (_text_at_reference, "eight words", "/sovereign.mesh.v1.Shard/Search message"),
@@ -275,6 +292,7 @@ PLANTS: dict[str, tuple[Callable[[Patch, Arena], None], str, str]] = {
         "name in the text",
         "/sovereign.mesh.v1.Retrieval/Answer message",
     ),
+    "withdrawn levels": (_levels_remembered, "chunk id", "/sovereign.mesh.v1.Shard/Search message"),
     "text in a file": (_text_in_a_file, "eight words", "file"),
     "ids of another node": (
         _release_of_unranked,
