@@ -1,8 +1,9 @@
 """`make bench`: runs every benchmark, one after the other, and prints all figures as one table.
 
-    python -m bench [--quick] [--write]
+    python -m bench [NAME ...] [--quick] [--write]
 
-`--write` puts the table into docs/benchmarks.md, between its two markers.
+`--write` puts the table into docs/benchmarks.md, between its two markers; of what did not run this time,
+the figures of last time.
 """
 
 from __future__ import annotations
@@ -19,15 +20,24 @@ from bench.report import Row
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
-BENCHES = ("placement", "propagation", "gateway", "engine")
+BENCHES = ("placement", "propagation", "gateway", "engine", "retrieval")
 
 
 def run(name: str, quick: bool) -> list[Row]:
     """One benchmark, in a process of its own so that none disturbs the next."""
-    found = ROOT / ".bench" / f"{name}.json"
+    found = _found(name)
     command = [sys.executable, "-m", f"bench.bench_{name}", "--json", str(found)]
     subprocess.run([*command, *(["--quick"] if quick else [])], cwd=ROOT, check=True)
-    return [Row(**row) for row in json.loads(found.read_text())]
+    return earlier(name)
+
+
+def earlier(name: str) -> list[Row]:
+    """What a benchmark found when it last ran; nothing if it never did."""
+    return [Row(**row) for row in json.loads(_found(name).read_text())] if _found(name).exists() else []
+
+
+def _found(name: str) -> Path:
+    return ROOT / ".bench" / f"{name}.json"
 
 
 def table(results: dict[str, list[Row]]) -> str:
@@ -49,11 +59,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Every figure of docs/benchmarks.md."
     )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all of them if none"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that all of it runs")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names).difference(BENCHES):
+        parser.error(f"there is no {' or '.join(sorted(unknown))}")
     results: dict[str, list[Row]] = {}
     for name in BENCHES:
+        if arguments.names and name not in arguments.names:
+            continue
         began = time.monotonic()
         print(f"\n{name} …", flush=True)
         results[name] = run(name, arguments.quick)
@@ -61,6 +78,7 @@ def main() -> int:
     text = table(results)
     print("\n" + text)
     if arguments.write:
+        text = table({name: results.get(name) or earlier(name) for name in BENCHES})
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
         DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -82,11 +82,52 @@ class NodeProcess:
         return [json.loads(line) for line in text.splitlines()]
 
 
+async def plan(
+    mesh: Mesh,
+    etcd: EtcdServer,
+    folder: Path,
+    country: str,
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+) -> NodeProcess:
+    """A node of one of the mesh's authorities, with identity, facts and configuration, not started yet."""
+    authority = mesh[country]
+    directory = folder / name
+    directory.mkdir()
+    authority.identity.source(f"/node/{name}", directory=directory / "identity").save()
+    endpoint = f"127.0.0.1:{free_ports(1)[0]}"
+    config = directory / "mesh-node.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "listen": [endpoint],
+                "state_directory": "state",
+                "identity": {"directory": "identity"},
+                "board": {"endpoints": [etcd.endpoint]},
+                "engine": {"kind": "scripted"},
+                "log": {"format": "json"},
+                **(settings or {}),
+            }
+        )
+    )
+    node = NodeProcess(mesh, etcd, authority.id(f"/node/{name}"), endpoint, directory, config)
+    # enough for Caller.permit and Caller.place, which ask the first node at home
+    placer: Any = SimpleNamespace(id=node.id, endpoint=endpoint, runtime=None)
+    authority.nodes[name] = placer
+    await authority.state_facts(name)
+    return node
+
+
+def end(node: NodeProcess) -> None:
+    """Kills it, if it has not ended yet."""
+    if node.process.poll() is None:
+        node.process.kill()
+    node.process.wait(START_S)
+
+
 @contextlib.asynccontextmanager
-async def node_process(
-    folder: Path, *command: str, name: str = "fra-1", settings: Mapping[str, Any] | None = None
-) -> AsyncIterator[NodeProcess]:
-    """One node of one authority, ready; everything is ended and awaited afterwards."""
+async def mesh_on_etcd(folder: Path, *countries: str) -> AsyncIterator[tuple[Mesh, EtcdServer]]:
+    """Authorities on an etcd of their own, without nodes yet."""
     async with contextlib.AsyncExitStack() as stack:
         etcd = fast_server(folder / "etcd")
         await stack.enter_async_context(etcd)
@@ -96,40 +137,21 @@ async def node_process(
             stores.append(EtcdStore([etcd.endpoint]))
             return stores[-1]
 
-        mesh = await stack.enter_async_context(mesh_of(folder / "authority", "DE", new_store=new_store))
+        mesh = await stack.enter_async_context(mesh_of(folder / "authority", *countries, new_store=new_store))
         for store in stores:
             stack.push_async_callback(store.aclose)
-        authority = mesh["DE"]
-        directory = folder / name
-        directory.mkdir()
-        authority.identity.source(f"/node/{name}", directory=directory / "identity").save()
-        endpoint = f"127.0.0.1:{free_ports(1)[0]}"
-        config = directory / "mesh-node.yaml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "listen": [endpoint],
-                    "state_directory": "state",
-                    "identity": {"directory": "identity"},
-                    "board": {"endpoints": [etcd.endpoint]},
-                    "engine": {"kind": "scripted"},
-                    "log": {"format": "json"},
-                    **(settings or {}),
-                }
-            )
-        )
-        node = NodeProcess(mesh, etcd, authority.id(f"/node/{name}"), endpoint, directory, config)
-        # enough for Caller.permit and Caller.place, which ask the first node at home
-        placer: Any = SimpleNamespace(id=node.id, endpoint=endpoint, runtime=None)
-        authority.nodes[name] = placer
-        await authority.state_facts(name)
-        node.start(*(word.format(config=config) for word in command))
-        stack.callback(_end, node)
+        yield mesh, etcd
+
+
+@contextlib.asynccontextmanager
+async def node_process(
+    folder: Path, *command: str, name: str = "fra-1", settings: Mapping[str, Any] | None = None
+) -> AsyncIterator[NodeProcess]:
+    """One node of one authority, ready; everything is ended and awaited afterwards."""
+    async with contextlib.AsyncExitStack() as stack:
+        mesh, etcd = await stack.enter_async_context(mesh_on_etcd(folder, "DE"))
+        node = await plan(mesh, etcd, folder, "DE", name, settings)
+        node.start(*(word.format(config=node.config) for word in command))
+        stack.callback(end, node)
         await node.ready()
         yield node
-
-
-def _end(node: NodeProcess) -> None:
-    if node.process.poll() is None:
-        node.process.kill()
-    node.process.wait(START_S)
