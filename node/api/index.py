@@ -166,7 +166,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
             if not 1 <= len(request.documents) <= MAX_DELETED_AT_ONCE:
                 raise MeshError(Reason.REQUEST_INVALID, f"documents: expected 1 to {MAX_DELETED_AT_ONCE}")
             _check_ids(ids)
-            index = self._library.get(request.collection)
+            index = self._library.find(request.collection)
             deleted = await asyncio.to_thread(lambda: index.delete(ids, tenant=act.tenant))
             act.outcome["documents"] = deleted
         return index_pb2.DeleteDocumentsResponse(deleted=deleted)
@@ -180,7 +180,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
             if limit > MAX_PAGE:
                 raise MeshError(Reason.REQUEST_INVALID, f"limit: expected at most {MAX_PAGE}")
             _check_ids([request.after] if request.after else [])
-            index = self._library.get(request.collection)
+            index = self._library.find(request.collection)
             found = await asyncio.to_thread(
                 lambda: index.documents(request.after, limit + 1, tenant=act.tenant)
             )

@@ -12,12 +12,14 @@ It does not know the vector store, and ranks nothing (ranking.py); view.py reads
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -359,3 +361,15 @@ def rows_in(
 def store_name(secret: bytes, collection: str) -> str:
     """A name on a vector server for this node's share of a collection, which no other node comes to use."""
     return "mesh-" + hmac.digest(secret, b"store\0" + collection.encode(), "sha256").hex()[:24]
+
+
+def holds_documents(file: Path) -> bool:
+    """Whether the database of an index that nobody has open has a document. What cannot be read may have."""
+    if not file.is_file():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            tables = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'documents'").fetchone()
+            return bool(tables and database.execute("SELECT 1 FROM documents LIMIT 1").fetchone())
+    except sqlite3.Error:
+        return True

@@ -34,7 +34,7 @@ from node.index.base import VectorStore, Where
 from node.index.checks import MAX_WEIGHT, admits_nothing, check_depth, check_question, check_where
 from node.index.database import Database
 from node.index.documents import DocumentMeta
-from node.index.durable import SCHEMA, SCHEMA_VERSION, Change, Writer, prepare, store_name
+from node.index.durable import SCHEMA, SCHEMA_VERSION, Change, Writer, holds_documents, prepare, store_name
 from node.index.follower import FLUSH_AFTER, Follower
 from node.index.follower import STEPS as FOLLOWER_STEPS
 from node.index.ranking import Measure, StoreDisagreesError, TermMeasure, VectorMeasure, rank, scan
@@ -56,6 +56,7 @@ STEPS = (
     *FOLLOWER_STEPS,
 )
 _MADE = "made"  # the file that says that `create` came to its end
+_REMOVING = "removing"  # what becomes of it when `erase` begins
 _AT_ONCE = 500  # documents deleted in one transaction
 
 
@@ -140,8 +141,11 @@ class DocumentIndex:
 
     @staticmethod
     def unfinished(folder: Path) -> bool:
-        """Whether what is there was never wholly made, or is partly removed: nobody relies on it."""
-        return not (folder / _MADE).exists()
+        """Whether what is there was never wholly made, or is partly removed: nobody relies on it. What
+        holds documents and was not being removed is neither, whatever else is missing."""
+        if (folder / _MADE).exists():
+            return False
+        return (folder / _REMOVING).exists() or not holds_documents(folder / "index.db")
 
     def put(self, document: DocumentMeta, digest: str, chunks: Sequence[NewChunk], *, file: str = "") -> None:
         """Stores one document, replacing the one of its id; see `put_many`."""
@@ -313,7 +317,7 @@ class DocumentIndex:
     def erase(folder: Path) -> None:
         """Removes the folder of an index that is not open."""
         with contextlib.suppress(OSError):
-            (folder / _MADE).unlink(missing_ok=True)
+            (folder / _MADE).rename(folder / _REMOVING)
         shutil.rmtree(folder, ignore_errors=True)
 
     def _rank(self, measure_in: Callable[[View], Measure], depth: int, where: Where) -> tuple[ScoredId, ...]:

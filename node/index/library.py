@@ -119,7 +119,16 @@ class Library:
 
         Raises COLLECTION_UNKNOWN, COLLECTION_MISMATCH and INDEX_UNAVAILABLE (being opened, or broken).
         """
-        spec = self._spec(name)
+        index, spec = self.find(name), self._spec(name)
+        if index.spec.digest != spec.digest:
+            raise MeshError(Reason.COLLECTION_MISMATCH, _mismatch(index.spec, spec))
+        return index
+
+    def find(self, name: str) -> DocumentIndex:
+        """The index of the collection, whatever the record says by now: to list and delete what is in it.
+
+        Raises COLLECTION_UNKNOWN and INDEX_UNAVAILABLE (being opened, or broken).
+        """
         place = self._places.get(name)
         if place is None:
             raise MeshError(Reason.COLLECTION_UNKNOWN, "this node has no index of the collection")
@@ -130,8 +139,6 @@ class Library:
                 {},
                 retry_after_s=1.0,
             )
-        if place.index.spec.digest != spec.digest:
-            raise MeshError(Reason.COLLECTION_MISMATCH, _mismatch(place.index.spec, spec))
         return place.index
 
     async def delete(self, name: str) -> int:

@@ -104,6 +104,7 @@ async def test_a_record_that_changed_takes_the_index_out_of_use(world: World) ->
         world.library.get("papers")
     assert "k1" in refused.value.message
     assert "0.9" not in refused.value.message
+    assert world.library.find("papers").documents("", 10) == (), "what is in it can be listed and deleted"
     assert world.states() == {"papers": "mismatch"}
     del world.specs["papers"]
     assert world.library.held() == ()
@@ -141,6 +142,28 @@ async def test_a_broken_index_is_reported_and_harms_no_other(world: World) -> No
     assert not (world.folder / "half").exists()  # never wholly made
     assert await library.delete("broken") == 0
     assert (await library.create("broken")).status().documents == 0
+
+
+async def test_documents_are_not_thrown_away_for_a_mark_that_is_missing(world: World) -> None:
+    """As after a restore that left the empty file out."""
+    await world.publish("papers")
+    index = await world.library.create("papers")
+    index.put(META, "sha256:1", [NewChunk("ward", [1.0] * DIMENSIONS)])
+    world.library.close()
+    (world.folder / "papers" / "made").unlink()
+    library = world.start()
+    until(lambda: world.states() == {"papers": "ready"})
+    assert library.get("papers").digest_of("a") == "sha256:1"
+
+
+async def test_what_was_being_removed_is_gone_after_a_restart(world: World) -> None:
+    await world.publish("papers")
+    index = await world.library.create("papers")
+    index.put(META, "sha256:1", [NewChunk("ward", [1.0] * DIMENSIONS)])
+    world.library.close()
+    (world.folder / "papers" / "made").rename(world.folder / "papers" / "removing")
+    world.start()
+    assert not (world.folder / "papers").exists()
 
 
 def test_a_damaged_secret_is_not_replaced(tmp_path: Path) -> None:
