@@ -54,9 +54,7 @@ def check_batch(upserts: Sequence[Entry], deletes: Sequence[bytes], dimensions: 
     )
 
 
-def check_question(
-    vector: Sequence[float], depth: int, where: Where, dimensions: int
-) -> NDArray[np.float32]:
+def check_question(vector: Sequence[float], depth: int, where: Where, dimensions: int) -> NDArray[np.float32]:
     """The query vector, of unit length and shape (dimensions,)."""
     check_depth(depth)
     check_where(where)

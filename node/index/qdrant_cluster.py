@@ -112,15 +112,17 @@ class QdrantClusterStore:
 
         def ask(limit: int) -> list[Scored]:
             found = self._ask(
-                lambda: self._client.query_points(
-                    self._collection,
-                    query=question,
-                    using=using,
-                    query_filter=condition,
-                    search_params=params,
-                    limit=limit,
-                    with_payload=False,
-                ).points
+                lambda: (
+                    self._client.query_points(
+                        self._collection,
+                        query=question,
+                        using=using,
+                        query_filter=condition,
+                        search_params=params,
+                        limit=limit,
+                        with_payload=False,
+                    ).points
+                )
             )
             return [Scored(UUID(str(point.id)).bytes, float(point.score)) for point in found]
 
