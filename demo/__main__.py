@@ -35,7 +35,7 @@ async def run(console: Console, model: str, keep: bool) -> bool:
             if not console.is_terminal:
                 console.print(f"  {text}")
 
-        chosen = named(model) if model else shipped(STATE)
+        chosen = named(model) if model else shipped(STATE / "models" / "tiny")
         opened = World.open(STATE / "demo", chosen, keep=keep, progress=progress)
         async with opened as world:
             status.stop()
@@ -69,6 +69,9 @@ def _how_to_talk(console: Console, world: World) -> None:
     for line in (
         f"{meshctl} place --profile {firm} --class confidential --purpose contracts/drafting --explain",
         f"{meshctl} chat --profile {firm} --class public --purpose demo --model {world.model_name} Hello",
+        f"{meshctl} search handbook 'Who supplies dry ice?' --profile {firm} --class public --purpose demo"
+        " --level passage",
+        f"{meshctl} ask handbook 'Who supplies dry ice?' --profile {firm} --class public --purpose demo",
         f"{meshctl} node list --profile {admin}",
         f"{meshctl} status --profile {admin}",
         "make stop    # ends it",

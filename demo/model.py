@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-READER = ROOT / "models" / "reader"
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,9 @@ def named(model: str) -> DemoModel:
     return DemoModel(model, Path(model).name, reads=True)
 
 
-def reader() -> DemoModel:
-    """The tiny model that was trained to read, and does nothing else well."""
-    return DemoModel(
-        READER, "reader", reads=True, about="a tiny one that reads short passages and little else"
-    )
-
-
-def nonsense(folder: Path) -> DemoModel:
-    """The tiny model with random weights; built in seconds where it is not there yet."""
+def shipped(folder: Path) -> DemoModel:
+    """What the demo runs unless told otherwise: a tiny model with random weights, built in seconds where it is
+    not there yet."""
     command = [sys.executable, "-m", "node.engine.tiny_model", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return DemoModel(folder, "tiny", reads=False, about="a tiny one with random weights: it speaks nonsense")
-
-
-def shipped(state: Path) -> DemoModel:
-    """What the demo runs unless told otherwise."""
-    return reader() if (READER / "model.safetensors").exists() else nonsense(state / "models" / "tiny")

@@ -65,11 +65,7 @@ class DemoNode:
         # Made once for all nodes and runs.
         shared = self.directory.parents[1].with_name("embedder")
         engine: dict[str, object] = {"model_name": model.name, "context_tokens": 1024, "capacity": 16}
-        engine |= (
-            {"kind": "scripted"}
-            if scripted
-            else {"kind": "ray_vllm", "model": str(model.path)}
-        )
+        engine |= {"kind": "scripted"} if scripted else {"kind": "ray_vllm", "model": str(model.path)}
         self.config.write_text(
             yaml.safe_dump(
                 {

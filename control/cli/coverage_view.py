@@ -117,11 +117,13 @@ def citations(sentences: Sequence[AnswerSentence]) -> dict[Reference, int]:
 
 
 def cited(sentence: AnswerSentence, numbers: dict[Reference, int]) -> str:
-    """The sentence with the numbers of its citations; new references get the next ones."""
+    """The sentence with the numbers of its citations; new references get the next ones. One that a passage
+    says word for word is in quotation marks."""
     for reference in sentence.references:
         numbers.setdefault(reference, len(numbers) + 1)
     marks = "".join(f"[{numbers[reference]}]" for reference in sentence.references)
-    return f"{sentence.text} {marks}"
+    text = f"“{sentence.text}”" if sentence.extracted else sentence.text
+    return f"{text} {marks}"
 
 
 def _name(reference: Reference) -> str:

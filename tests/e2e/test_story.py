@@ -49,7 +49,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("story")
-    stage = Stage(folder / "mesh", shipped(folder))
+    stage = Stage(folder / "mesh", shipped(folder / "tiny"))
     try:
         yield stage
     finally:
