@@ -26,7 +26,7 @@ def named(model: str) -> DemoModel:
 
 
 def shipped(folder: Path) -> DemoModel:
-    """What the demo runs unless told otherwise: a tiny model with random weights, built in seconds where it is
+    """What the demo runs unless told otherwise: a tiny model with random weights, built in seconds if it is
     not there yet."""
     command = [sys.executable, "-m", "node.engine.tiny_model", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
