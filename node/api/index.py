@@ -6,6 +6,10 @@ index is about those. Callers of other authorities have no business here, whatev
 
 Who did what to which collection, and how many documents it concerned, is in the decision log before it is
 acknowledged; which documents is not (I1, I7).
+
+Looking into an index takes threads and the event loop that searches need as well. So few do it at once,
+askers take turns, and a tenant that asks for more than its share is told to come back before anything is
+looked up or written down. Uploads have bounds of their own (node/index/upload.py).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +32,8 @@ from mesh.core.retrieval import require_collection_name
 from mesh.core.types import DataClass
 from mesh.identity.peer import Peer
 from mesh.rpc.callers import ADMIN, CLIENT
+from mesh.rpc.pace import Pace, asker_of
+from node.admission import Admission
 from node.api.ingest_stream import Answers, Requests
 from node.gate import Entry, Gate
 from node.index.documents import DocumentMeta, MetaDefaults, meta_with
@@ -40,6 +46,9 @@ SERVICE_NAME = "sovereign.mesh.v1.Index"
 
 _DEFAULT_PAGE = 100
 _MAX_ID_BYTES = 1024
+_LOOKING_AT_ONCE = 2
+_WAITING = 64
+_WAIT_S = 10.0
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,9 +56,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 @dataclass(slots=True)
 class _Act:
     """Something that a caller has done; `outcome` is what the log will say of it. `tenant` is None for an
-    administrator: all of them."""
+    administrator: all of them. `asker` is who shares one share."""
 
     tenant: str | None
+    asker: str
     outcome: Entry = field(default_factory=dict)
 
 
@@ -68,6 +78,10 @@ class IndexService(index_pb2_grpc.IndexServicer):
         self._library = library
         self._ingester = ingester
         self._monotonic = monotonic
+        self._turns = Admission(
+            slots=_LOOKING_AT_ONCE, queue=_WAITING, queue_timeout_s=_WAIT_S, clock=monotonic
+        )
+        self._pace = Pace()
 
     # --- indexes -----------------------------------------------------------------------------------
 
@@ -85,16 +99,17 @@ class IndexService(index_pb2_grpc.IndexServicer):
         self, request: index_pb2.GetIndexStatusRequest, context: _Context
     ) -> index_pb2.GetIndexStatusResponse:
         """How the indexes are; for a client, as far as its tenant's documents go."""
-        tenant = (await self._caller(self._entry("status"), context, (ADMIN, CLIENT))).tenant
-        statuses = await asyncio.to_thread(self._library.statuses)
-        if request.collection:
-            name = require_collection_name(request.collection)
-            statuses = tuple(status for status in statuses if status.collection == name)
-            if not statuses:
-                raise MeshError(Reason.COLLECTION_UNKNOWN, "this node holds no collection of that name")
-        reports = [_report(status) for status in statuses]
-        if tenant is not None:
-            reports = [await asyncio.to_thread(self._report_for, report, tenant) for report in reports]
+        act = await self._caller(self._entry("status"), context, (ADMIN, CLIENT))
+        async with self._turn(act):
+            statuses = await asyncio.to_thread(self._library.statuses)
+            if request.collection:
+                name = require_collection_name(request.collection)
+                statuses = tuple(status for status in statuses if status.collection == name)
+                if not statuses:
+                    raise MeshError(Reason.COLLECTION_UNKNOWN, "this node holds no collection of that name")
+            reports = [_report(status) for status in statuses]
+            if (tenant := act.tenant) is not None:
+                reports = [await asyncio.to_thread(self._report_for, each, tenant) for each in reports]
         return index_pb2.GetIndexStatusResponse(indexes=map(codec.index_report_to_pb, reports))
 
     async def DeleteIndex(
@@ -161,7 +176,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
         self, request: index_pb2.DeleteDocumentsRequest, context: _Context
     ) -> index_pb2.DeleteDocumentsResponse:
         """Deletes documents; a client's, those of its own tenant among them."""
-        async with self._act("forget", request.collection, context, (ADMIN, CLIENT)) as act:
+        async with self._act("forget", request.collection, context, (ADMIN, CLIENT), in_turn=True) as act:
             ids = list(dict.fromkeys(request.documents))
             if not 1 <= len(request.documents) <= MAX_DELETED_AT_ONCE:
                 raise MeshError(Reason.REQUEST_INVALID, f"documents: expected 1 to {MAX_DELETED_AT_ONCE}")
@@ -175,7 +190,7 @@ class IndexService(index_pb2_grpc.IndexServicer):
         self, request: index_pb2.ListDocumentsRequest, context: _Context
     ) -> index_pb2.ListDocumentsResponse:
         """A page of documents; a client's, those of its own tenant among them."""
-        async with self._act("list", request.collection, context, (ADMIN, CLIENT)) as act:
+        async with self._act("list", request.collection, context, (ADMIN, CLIENT), in_turn=True) as act:
             limit = request.limit or _DEFAULT_PAGE
             if limit > MAX_PAGE:
                 raise MeshError(Reason.REQUEST_INVALID, f"limit: expected at most {MAX_PAGE}")
@@ -192,15 +207,26 @@ class IndexService(index_pb2_grpc.IndexServicer):
 
     @asynccontextmanager
     async def _act(
-        self, what: str, collection: str, context: _Context, kinds: Collection[str]
+        self,
+        what: str,
+        collection: str,
+        context: _Context,
+        kinds: Collection[str],
+        *,
+        in_turn: bool = False,
     ) -> AsyncIterator[_Act]:
         """Around what a caller does: in the log before it is done, and with its outcome before it is
-        acknowledged. Raises IDENTITY_*, EVIDENCE_UNAVAILABLE."""
+        acknowledged. Raises IDENTITY_*, EVIDENCE_UNAVAILABLE, OVERLOADED."""
         entry = self._entry(what)
         act = await self._caller(entry, context, kinds, collection)
+        async with self._turn(act) if in_turn else nullcontext(), self._recorded(entry, act):
+            yield act
+
+    @asynccontextmanager
+    async def _recorded(self, entry: Entry, act: _Act) -> AsyncIterator[None]:
         await self._gate.record({**entry, "outcome": "begun"})
         try:
-            yield act
+            yield
         except BaseException as error:
             reason = error.reason if isinstance(error, MeshError) else Reason.INTERNAL
             if isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -209,6 +235,20 @@ class IndexService(index_pb2_grpc.IndexServicer):
                 await self._record_end(entry, {**act.outcome, "outcome": "failed", "reason": reason.code})
             raise
         await self._record_end(entry, {**act.outcome, "outcome": "done"})
+
+    @asynccontextmanager
+    async def _turn(self, act: _Act) -> AsyncIterator[None]:
+        """Waits for a turn, and counts what it takes. Not recorded if it is refused: a flood must not fill
+        the disk that decisions need (I7). Administrators wait like all others, and have no share."""
+        if act.tenant is not None:
+            self._pace.require(act.asker, self._monotonic())
+        with await self._turns.enter(act.asker):
+            began = self._monotonic()
+            try:
+                yield
+            finally:
+                ended = self._monotonic()
+                self._pace.spend(act.asker, ended - began, ended)
 
     def _entry(self, what: str) -> Entry:
         entry = self._gate.begin("index")
@@ -220,7 +260,8 @@ class IndexService(index_pb2_grpc.IndexServicer):
     ) -> _Act:
         """Who acts, and on which collection, if on one; a refusal is recorded."""
         try:
-            act = _Act(self._tenant_of(self._gate.identify(context, entry, kinds)))
+            peer = self._gate.identify(context, entry, kinds)
+            act = _Act(self._tenant_of(peer), asker_of(peer.id, self._gate.node.trust_domain))
             if collection is not None:
                 entry["collection"] = require_collection_name(collection)
         except MeshError as refusal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,38 @@ async def test_I1_a_client_has_to_do_with_its_own_tenants_documents_alone(here: 
         (report,) = await clinic.status(COLLECTION)
         assert (report.documents, report.classes) == (1, {"internal": 1})
         assert await clinic.forget(COLLECTION, ["files/a.txt"]) == 1
+
+
+async def test_a_flood_of_one_tenant_waits_for_the_others(here: Documents, monkeypatch: pytest.MonkeyPatch):
+    """Few look into an index at once, and what is turned away leaves nothing in the log."""
+    index = here.library.get(COLLECTION)
+    look, go, looking = index.documents, threading.Event(), threading.Semaphore(0)
+
+    def held(*words: Any, **more: Any) -> Any:
+        looking.release()
+        assert go.wait(DEADLINE_S)
+        return look(*words, **more)
+
+    monkeypatch.setattr(index, "documents", held)
+    bank, clinic = here.stub("/client/bank/desk"), here.stub("/client/clinic/desk")
+    request = index_pb2.ListDocumentsRequest(collection=COLLECTION)
+    flood = [bank.ListDocuments(request) for _ in range(200)]
+    for _ in range(2):
+        await asyncio.to_thread(looking.acquire, True, DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        while sum(call.done() for call in flood) < 200 - 66:  # noqa: ASYNC110  calls tell nobody
+            await asyncio.sleep(0.01)
+    asked = clinic.ListDocuments(request)
+    status = clinic.GetIndexStatus(index_pb2.GetIndexStatusRequest())
+    go.set()
+    assert not (await asked).documents
+    await status
+    reasons = [from_rpc_error(e).reason for e in await asyncio.gather(*flood, return_exceptions=True)
+               if isinstance(e, grpc.aio.AioRpcError)]  # fmt: skip
+    assert len(reasons) >= 200 - 66
+    assert set(reasons) == {Reason.OVERLOADED}
+    listed = [entry for entry in here.entries if entry.get("action") == "list"]
+    assert len(listed) == 201 - len(reasons)
 
 
 async def test_whoever_is_revoked_sends_nothing_more(here: Documents):
