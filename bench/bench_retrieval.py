@@ -59,7 +59,7 @@ async def latency_rows(holders: list[Holder], central: Central, asked: list[str]
 
 
 async def cpu_rows(holders: list[Holder], central: Central, asked: list[str]) -> list[Row]:
-    """CPU per search, by process; and how long a search took if each node had cores of its own."""
+    """CPU per search, by process, and what that means where all of them share the cores."""
 
     async def spent(alone: bool) -> tuple[list[float], float]:
         before, own = [holder.cpu_s for holder in holders], time.process_time()
@@ -68,6 +68,7 @@ async def cpu_rows(holders: list[Holder], central: Central, asked: list[str]) ->
         used = [(holder.cpu_s - b) / len(asked) for holder, b in zip(holders, before, strict=True)]
         return used, (time.process_time() - own) / len(asked)
 
+    cores = os.cpu_count() or 1
     three, client = await spent(False)
     one, _ = await spent(True)
     before = time.process_time()
@@ -80,6 +81,11 @@ async def cpu_rows(holders: list[Holder], central: Central, asked: list[str]) ->
         Row("CPU per federated search: client", 1e3 * client, "ms"),
         Row("CPU per search of the central index", 1e3 * whole, "ms"),
         Row("CPU per federated search, all nodes, over one node alone", sum(three) / one[0], "x"),
+        Row(
+            f"the least that a federated search can take on {cores} cores, from CPU",
+            1e3 * (sum(three) + client) / cores,
+            "ms",
+        ),
     ]
 
 
@@ -138,7 +144,7 @@ async def traffic_rows(holders: list[Holder], asked: list[str]) -> list[Row]:
 
 
 async def measure(quick: bool) -> list[Row]:
-    """Every row; three to four minutes, and two more the first time, when the indexes are made."""
+    """Every row; some four minutes, and several more the first time, when the indexes are made."""
     texts, indexes = await asyncio.to_thread(retrieval_data.ensure)
     if texts.repeated:
         print(f"{texts.repeated} chunks are shuffled sentences: this machine has too little text")
