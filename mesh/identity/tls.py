@@ -118,7 +118,8 @@ def dial(
 
     It keeps the SVID of this moment for every later connection: dial again after a renewal.
     """
-    options = [*channel_options(dns_name), *extra_options]
+    # Of two values for one option gRPC takes the first, so there must be one.
+    options = list(dict([*channel_options(dns_name), *extra_options]).items())
     return grpc.aio.secure_channel(address, channel_credentials(source, trust_domain), options)
 
 
