@@ -26,6 +26,7 @@ from mesh.core.shards import (
 )
 from node.index.base import Where
 from node.index.index import DocumentIndex
+from node.index.stored import StoredChunk
 from node.retrieval.budgets import Budgets
 from node.retrieval.sight import Cutter, Sight
 
@@ -145,19 +146,24 @@ class OpenShard:
         def matches(word: str) -> bool:
             return not terms.isdisjoint(self._stems(word))
 
-        def read() -> tuple[ReleasedBatch, int]:
+        def read() -> list[tuple[StoredChunk, ReleaseLevel]]:
             found = self._index.chunks(wanted, visible)
-            released = tuple(
-                self._cutter.cut(chunk, min(level, sight.levels[chunk.group]), matches)
+            return [
+                (chunk, min(level, sight.levels[chunk.group]))
                 for each in wanted
                 if (chunk := found.get(each)) is not None
-            )
-            charged = sum(chunk.level >= ReleaseLevel.SNIPPET for chunk in released)
-            return ReleasedBatch(released, charged), charged
+            ]
 
-        batch, charged = await self._run(read)
+        chosen = await self._run(read)
+        charged = sum(least >= ReleaseLevel.SNIPPET for _, least in chosen)
         sight.require_current()
+        # Before they are cut: who cannot pay for them cannot have the node work on them either.
         await self._budgets.charge(self._question.requester, charged)
+        batch = await self._run(
+            lambda: ReleasedBatch(
+                tuple(self._cutter.cut(chunk, least, matches) for chunk, least in chosen), charged
+            )
+        )
         sight.require_current()
         self.sight = sight
         return batch

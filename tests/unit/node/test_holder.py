@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -13,6 +15,7 @@ from mesh.core.retrieval import Filters, ReleaseLevel
 from mesh.core.shards import MAX_RELEASES, MAX_WEIGHS
 from mesh.core.types import RequestContext, SpiffeId
 from node.retrieval.budgets import BudgetLimits
+from node.retrieval.sight import Cutter
 from tests.support.retrieval import CONTEXT, REQUESTER, SPEC, Shelf, shelf
 
 COUNT, REFERENCE = ReleaseLevel.COUNT, ReleaseLevel.REFERENCE
@@ -237,6 +240,32 @@ async def test_texts_are_charged_before_they_are_handed_out_and_references_are_f
         assert (await shard.release(ids[:3], SNIPPET)).charged == 3
         with pytest.raises(MeshError):
             await here.holder.fetch(REQUESTER, CONTEXT, SPEC.name, ids[0], PASSAGE)
+
+
+async def test_nothing_is_worked_on_that_cannot_be_paid(tmp_path: Path):
+    """Or whoever has used up its budget could keep the node redacting all the same."""
+    with shelf(tmp_path, limits=BudgetLimits(passages_per_day=1)) as here:
+        here.put("a", PUMP)
+        here.put("b", PUMP)
+        here.rules.set(SNIPPET)
+        shard = await here.holder.open(here.question("pump"))
+        worked = patch.object(Cutter, "cut", side_effect=AssertionError("cut"))
+        with worked, pytest.raises(MeshError) as refused:
+            await shard.release([each.id for each in shard.opened.by_vector], PASSAGE)
+        assert refused.value.reason is Reason.BUDGET_EXHAUSTED
+
+
+async def test_what_expires_during_a_search_is_not_released(here: Shelf):
+    today = datetime.datetime.fromtimestamp(here.clock.now, datetime.UTC).date()
+    here.put("kept", "The pump until tomorrow.", retain_until=today + datetime.timedelta(days=1))
+    shard = await here.holder.open(here.question("until tomorrow"))
+    [best, *_] = await shard.weigh([1.0] * len(shard._question.terms))
+    assert [c.document for c in (await shard.release([best.id], PASSAGE)).chunks] == ["kept"]
+    here.clock.now += 86_400
+    assert (await shard.release([best.id], PASSAGE)).chunks == ()
+    with pytest.raises(MeshError) as refused:
+        await here.holder.fetch(REQUESTER, CONTEXT, SPEC.name, best.id, PASSAGE)
+    assert refused.value.reason is Reason.REFERENCE_UNKNOWN
 
 
 async def test_depth_and_rate_have_their_budget(tmp_path: Path):
