@@ -1,8 +1,8 @@
 """Bad input to retrieval, over real RPCs: each is bounded and reported, and nothing of it is believed.
 
-What is bad in files is in test_parsing_hostile.py and test_index_service.py; what is bad in a question's
-text, in test_retrieval_service.py. Here: peers that lie after they began well, two that claim the same,
-vectors and filters that no honest asker sends.
+Here: peers that lie after they began well, two that claim the same, vectors and filters that no honest
+asker sends, bad files by the whole way. Many more bad files are in test_parsing_hostile.py, bad uploads
+in test_index_service.py, bad questions in test_retrieval_service.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 
 from mesh.client import MeshError, Reason, collect_search
+from mesh.core.documents import FileSkipped, FileStored
 from mesh.core.questions import AnswerResult
 from mesh.core.retrieval import MAX_K, Outcome, Reference
 from mesh.core.types import SpiffeId
 from sovereign.mesh.v1 import retrieval_pb2
+from tests.support import files
+from tests.support.documents import COLLECTION as HANDBOOK
+from tests.support.documents import RawIngest, documents_of
 from tests.support.federation import COLLECTION, INTERNAL, Federation, federation_of
 from tests.support.hostile_shard import HostileShard, taken_over
 from tests.support.mesh import mesh_of
@@ -279,3 +283,52 @@ async def test_vectors_terms_and_weights_that_no_honest_asker_sends(tmp_path: Pa
             kept = [entry["outcome"] for entry in here.entries("shard")]
             assert "served" in kept
             assert kept.count("refused") >= 26
+
+
+async def test_bad_files_are_reported_and_the_rest_is_held(tmp_path: Path):
+    """By the whole way: offered, sent, parsed in the sandbox, stored."""
+    mib = 1 << 20
+    bad: dict[str, str | bytes] = {
+        "nul.txt": b"\x00" * 1000 + b"x" * 1000,
+        "noise.txt": bytes(range(256)) * 100,
+        "bomb.pdf": files.pdf_bomb(4, 300 * mib),
+        "bomb.docx": files.word_with({"word/document.xml": b" " * (300 * mib)}),
+        "wide.csv": b"text," + b"a," * 1_000_000 + b"\nx\n",
+    }
+    rows = (
+        b'{"text": "The pump is new.", "id": "good"}\n'
+        b'{"text": "caf\xff\xfe", "id": "bytes"}\n'
+        b'{"text": "x", "id": "half \\ud800"}\n'
+        b'{"text": "x", "title": "\\u001b[2J"}\n'
+        b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+        b'{"text": "x", "id": ' + b"9" * 100_000 + b"}\n"
+        b'{"text": "x", "tenant": "bank"}\n'
+        b'{"text": "The pump is \\u0000 old.", "id": "also good"}\n'
+    )
+    async with documents_of(tmp_path) as here:
+        folder = here.write({**bad, "rows.jsonl": rows, "good.md": "# Pump\n\nIt is quiet."})
+        told = await here.ingest([folder], path="/client/clinic/desk")
+        for name in bad:
+            outcome = told[f"files/{name}"]
+            assert isinstance(outcome, FileSkipped), name
+            assert outcome.reason.startswith("DOCUMENT_"), outcome
+        stored = told["files/rows.jsonl"]
+        assert isinstance(stored, FileStored)
+        assert [row.row for row in stored.rows] == [2, 3, 4, 5, 6, 7]
+        assert isinstance(told["files/good.md"], FileStored)
+        call = await RawIngest(here.stub()).begin()
+        names = ["../../climb.txt", "/etc/passwd.txt", "a/../b.txt"]
+        for number, name in enumerate(names, 1):
+            assert (await call.offer(number, name, b"words")).WhichOneof("step") == "wanted"
+            await call.piece(b"words")
+            assert (await call.answer()).WhichOneof("step") == "stored"
+        await call.call.done_writing()
+        async with here.client() as client:
+            held, _ = await client.documents(HANDBOOK)
+        assert {each.info.id for each in held} == {"good", "also good", "files/good.md", *names}
+        assert not list(tmp_path.parent.rglob("climb*")), "a name is a name, and no path"
+        assert here.inbox == []
+        huge = await RawIngest(here.stub()).begin()
+        skipped = await huge.offer(1, "huge.txt", b"", bytes=2 << 30)
+        assert skipped.skipped.reason == Reason.DOCUMENT_TOO_LARGE.code
+        huge.call.cancel()
