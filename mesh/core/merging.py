@@ -157,6 +157,11 @@ def merge(rankings: Mapping[SpiffeId, Sequence[ScoredId]], depth: int) -> tuple[
     return tuple(sorted(everything, key=_best_first)[:depth])
 
 
+def reciprocal_rank(rank: int, k: int = RRF_K) -> float:
+    """What a rank, from 1, is worth: 1 / (k + rank)."""
+    return 1.0 / (k + rank)
+
+
 def fuse(vector: Sequence[Ranked], keyword: Sequence[Ranked], k: int = RRF_K) -> tuple[Ranked, ...]:
     """Reciprocal rank fusion of the two merged rankings: the sum of 1 / (k + rank), ranks from 1.
 
@@ -167,7 +172,7 @@ def fuse(vector: Sequence[Ranked], keyword: Sequence[Ranked], k: int = RRF_K) ->
     for ranking in (vector, keyword):
         for rank, each in enumerate(ranking, 1):
             hit = (each.node, each.id)
-            scores[hit] = scores.get(hit, 0.0) + 1.0 / (k + rank)
+            scores[hit] = scores.get(hit, 0.0) + reciprocal_rank(rank, k)
     return tuple(sorted((Ranked(*hit, score) for hit, score in scores.items()), key=_best_first))
 
 

@@ -9,6 +9,10 @@ result is the central ranking over exactly the nodes that it says have answered.
 back: a step takes at most a share of what is left, unless nothing can follow it.
 
 Text, vector and terms of a question are payload (I1): they go to permitted nodes, and nowhere else.
+
+A requester that knows a chunk's cosine with enough questions of its own can solve for the chunk's vector,
+and a vector can be turned back into text. So exact scores are for requesters who get the passages anyway;
+the others' scores follow from the ranks. (Nodes need exact ones to merge: see SECURITY.md.)
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from mesh.core.errors import MeshError, Reason
-from mesh.core.merging import Ranked, Statistics, conflicts, fuse, merge, weights_of
+from mesh.core.merging import Ranked, Statistics, conflicts, fuse, merge, reciprocal_rank, weights_of
 from mesh.core.placement import Placer
 from mesh.core.questions import Partial, SearchDecided, SearchEvent, SearchQuestion, SearchResult, is_complete
 from mesh.core.retrieval import DEPTH, CollectionSpec, Hit, Reference, Released, ReleaseLevel, SearchMode
@@ -271,10 +275,23 @@ class _Search:
         return Partial(self._shown(found), member.coverage())
 
     def _shown(self, ranked: Sequence[Ranked]) -> tuple[Hit, ...]:
-        hits = []
-        for rank, each in enumerate(ranked, 1):
-            released = self._panel.members[each.node].released.get(each.id)
-            reference = Reference(each.node, self._shard.collection, each.id)
-            shown = released or Released(each.id, ReleaseLevel.REFERENCE)
-            hits.append(Hit(rank, each.score, reference, shown))
-        return tuple(hits)
+        """As the requester gets them; what a node has taken back since it ranked it is left out."""
+        shown = []
+        for each in ranked:
+            member = self._panel.members[each.node]
+            released = member.released.get(each.id)
+            if released is None and each.id in member.asked:
+                continue
+            shown.append((each, released or Released(each.id, ReleaseLevel.REFERENCE)))
+        exact = self._question.mode is SearchMode.HYBRID or all(
+            released.level is ReleaseLevel.PASSAGE for _, released in shown
+        )
+        return tuple(
+            Hit(
+                rank,
+                each.score if exact else reciprocal_rank(rank),
+                Reference(each.node, self._shard.collection, each.id),
+                released,
+            )
+            for rank, (each, released) in enumerate(shown, 1)
+        )

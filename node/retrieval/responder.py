@@ -170,7 +170,10 @@ class Responder:
             sentence.text if level is ReleaseLevel.PASSAGE else self._cutter.snippet(sentence.text, matches)
         )
         references = tuple(Reference(self._node, collection, passage.chunk.id) for passage in cited)
-        return AnswerSentence(text, references, level, extracted, max(passage.score for passage in cited))
+        score = max(passage.score for passage in cited)
+        # Good for an order. Exact cosines are for those who get the passages: see asker.py.
+        told = score if level is ReleaseLevel.PASSAGE else round(score, 1)
+        return AnswerSentence(text, references, level, extracted, told)
 
     async def _read(self, question: str, passages: Sequence[str]) -> tuple[Reading, bool]:
         """What the passages state, and whether it is a sentence of theirs."""

@@ -55,7 +55,8 @@ LIES = (
 
 @dataclass(frozen=True)
 class Act:
-    """What a node does at one step, after `delay` seconds: "answer", "die", "refuse", "hang" or a lie."""
+    """What a node does at one step, after `delay` seconds: "answer", "die", "refuse", "hang", a lie; or,
+    to a release, "nothing"."""
 
     what: str = "answer"
     delay: float = 0.0
@@ -130,7 +131,9 @@ class Call:
         if act.what == "refuse":
             raise MeshError(Reason.BUDGET_EXHAUSTED, "enough for today")
         answer = getattr(self, f"_{kind}")(getattr(self._step, kind))
-        if act.what != "answer":
+        if act.what == "nothing":
+            del answer.released.chunks[:]
+        elif act.what != "answer":
             lie(answer, act.what, self._step)
         return answer
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mesh.core.errors import MeshError, Reason
+from mesh.core.merging import reciprocal_rank
 from mesh.core.questions import (
     AnswerEvent,
     AnswerQuestion,
@@ -134,6 +135,26 @@ def test_a_node_that_releases_no_texts_is_not_asked_for_any():
     result = run_virtually(world.search(replace(HYBRID, level=ReleaseLevel.PASSAGE)))
     assert {hit.released.level for hit in result.hits} == {ReleaseLevel.REFERENCE}
     assert Counter(world.reached_nodes) == dict.fromkeys(NODES, 2)
+
+
+@pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.KEYWORD])
+@pytest.mark.parametrize("level", [ReleaseLevel.REFERENCE, ReleaseLevel.PASSAGE])
+def test_i1_exact_scores_are_for_who_gets_the_passages(mode: SearchMode, level: ReleaseLevel):
+    """From enough cosines one can solve for an embedding; ranks say less."""
+    world = World(shards())
+    result = run_virtually(world.search(replace(HYBRID, mode=mode, level=level)))
+    by_rank = [reciprocal_rank(hit.rank) for hit in result.hits]
+    assert result.hits
+    assert ([hit.score for hit in result.hits] == by_rank) == (level is ReleaseLevel.REFERENCE)
+
+
+def test_what_a_node_has_taken_back_since_is_left_out():
+    """I1: withdrawn, or deleted, between ranking and release."""
+    world = World(shards(), {FR: Script(release=Act("nothing"))})
+    result = run_virtually(world.search(replace(HYBRID, level=ReleaseLevel.PASSAGE)))
+    assert of(result, FR).outcome is Outcome.ANSWERED
+    assert {hit.reference.node for hit in result.hits} == {DE, US}
+    assert [hit.rank for hit in result.hits] == list(range(1, len(result.hits) + 1))
 
 
 def test_who_asks_for_counts_gets_no_hits():
