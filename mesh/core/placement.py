@@ -27,7 +27,8 @@ one process and is never shared.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from mesh.core.bounded import Bounded
@@ -137,7 +138,8 @@ class Placer:
 
         `placer` is the node that asks on the caller's behalf; it may be one of them, and needs no status.
         Only nodes that hold the collection by name are considered; another index than `spec` says is
-        COLLECTION_MISMATCH. At most MAX_FAN_OUT are ranked, the least busy. Raises like `place`.
+        COLLECTION_MISMATCH. At most MAX_FAN_OUT are ranked, the least busy of each authority: one that
+        registers any number of nodes must not crowd out the others. Raises like `place`.
         """
         _check_caller(snapshot, principal, context)
         question = Question(principal, Action.SEARCH, context, spec.name, placer, spec)
@@ -148,11 +150,14 @@ class Placer:
         )
         scored.sort(key=_score_then_name)
         ranked = tuple(Ranked(f.node, score, f.location, f.permitted_by) for score, _, f in scored)
+        asked = _in_turns(ranked, MAX_FAN_OUT)
         refused += [
             Refused(each.node, Reason.NODE_EXCLUDED, f"more than {MAX_FAN_OUT} nodes", (), each.location)
-            for each in ranked[MAX_FAN_OUT:]
+            for each in ranked
+            if each.node not in asked
         ]
-        return self._decision(snapshot, eligible, ranked[:MAX_FAN_OUT], refused, placer, now, decision_id)
+        ranked = tuple(each for each in ranked if each.node in asked)
+        return self._decision(snapshot, eligible, ranked, refused, placer, now, decision_id)
 
     def judge_here(
         self,
@@ -350,3 +355,13 @@ def _not_ready(status: NodeStatus | None) -> str:
     if status is None:
         return "it has reported no status"
     return "it is draining: it finishes what it has" if status.draining else "its engine is not ready"
+
+
+def _in_turns(ranked: Sequence[Ranked], most: int) -> frozenset[SpiffeId]:
+    """The first of every authority, then the second of every one, and so on."""
+    taken: Counter[str] = Counter()
+    turns = []
+    for at, each in enumerate(ranked):
+        turns.append((taken[each.node.trust_domain], at, each.node))
+        taken[each.node.trust_domain] += 1
+    return frozenset(node for _, _, node in sorted(turns)[:most])

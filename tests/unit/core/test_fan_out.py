@@ -125,6 +125,16 @@ def test_at_most_64_are_asked_and_the_rest_are_named() -> None:
     assert decision.refused_total == 3
 
 
+def test_one_authority_with_any_number_of_nodes_crowds_nobody_out() -> None:
+    many = [holder(US, f"a{i}") for i in range(200)]
+    busy = [holder(FR, "paris"), holder(DE, "berlin")]
+    statuses = {**idle(many), **idle(busy, in_flight=8)}
+    decision = fan_out(snapshot_of([*many, *busy]), statuses=statuses)
+    assert len(decision.ranked) == MAX_FAN_OUT
+    assert {"paris", "berlin"} <= set(asked(decision))
+    assert decision.refused_total == 138
+
+
 def test_i3_only_a_node_of_the_callers_authority_asks_everybody_for_it() -> None:
     decision = fan_out(snapshot_of([BERLIN, PARIS, ASHBURN]), by=PARIS.id)
     assert asked(decision) == ["paris"]
