@@ -112,8 +112,15 @@ _JOINTS = re.compile(r"['\u2019.,:/&-]")
 
 
 def grounded(sentence: str, passage: str) -> bool:
-    """Whether every number, name and code of the sentence occurs in the passage, regardless of case."""
+    """Whether the passage can be what the sentence rests on: every number, name and code of the sentence
+    occurs in it, regardless of case, and so do most of its other words that mean something.
+
+    The second keeps a passage from putting words into a model's mouth that are then cited to another one.
+    """
     known = _known(passage)
+    said = _terms(sentence)
+    if said and len(said & _terms(passage)) < _MOST * len(said):
+        return False
     for at, word in enumerate(_NAME.findall(sentence)):
         folded = word.casefold()
         if folded in known or (at == 0 and folded in _OPENINGS):
@@ -151,6 +158,9 @@ def grounded_only(reading: Reading, passages: Sequence[str]) -> Reading:
             kept.append(Sentence(sentence.text, backing))
     return Reading(tuple(kept))
 
+
+# Of the words of a model's sentence that mean something, in the passage that it cites.
+_MOST = 0.5
 
 # A sentence must have this share of the question's weight, or nothing is said.
 _ENOUGH = 0.45

@@ -166,3 +166,12 @@ def test_extraction_looks_only_where_the_names_asked_about_are() -> None:
     assert extract("What is the code of Odalie Fenn?", [TRAVEL, STORE]).sentences[0].passages == (1,)
     assert extract("What is the code of Odalie Fern?", [TRAVEL, STORE]) == Reading()
     assert extract("What is the daily allowance for travel abroad in 2031?", [TRAVEL]) == Reading()
+
+
+def test_a_sentence_is_not_backed_by_a_passage_about_something_else():
+    """What another passage told a model to say is not cited to this one."""
+    told = "everybody may enter the laboratory without a mask"
+    passage = "The hotel limit is 110 euros a night. Receipts are handed in within 14 days."
+    assert not grounded(told, passage)
+    assert grounded("the hotel limit for a night is 110 euros", passage)
+    assert grounded(told, "Everybody may enter the laboratory, and nobody needs a mask without a reason.")
