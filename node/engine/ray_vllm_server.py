@@ -109,7 +109,8 @@ def _second(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
 async def _serve(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
     from node.engine.ray_vllm_engine import describe, start_embedder, start_engine, start_server
 
-    tempfile.tempdir = str(paths.short)  # vLLM leaves files behind; these are swept with the rest
+    # vLLM leaves files behind, and so do the processes that it spawns; these are swept with the rest.
+    tempfile.tempdir = os.environ["TMPDIR"] = str(paths.short)
     reader, writer = await asyncio.open_unix_connection(str(paths.socket))
     ended = asyncio.Event()
     try:

@@ -30,10 +30,12 @@ KEYS = st.one_of(
 )
 
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="board-fuzz-")  # removed when the process ends
+
+
 @cache
 def authority() -> Writer:
-    directory = Path(tempfile.mkdtemp(prefix="board-fuzz-"))
-    return Writer(AuthorityForTests(directory, DE), Clock())
+    return Writer(AuthorityForTests(Path(_FOLDER.name), DE), Clock())
 
 
 @cache
