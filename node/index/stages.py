@@ -34,6 +34,7 @@ class FileUnderWay:
     unchanged: int = 0
     waiting: int = 0
     parsed: bool = False
+    told: bool = False  # its sender has been, or is being, told
     elsewhere: bool = False  # some of its documents came from another file
     failure: MeshError | None = None
     rows: list[SkippedRow] = field(default_factory=list)

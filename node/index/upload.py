@@ -319,8 +319,9 @@ class Upload:
     async def _settle(self, files: Iterable[FileUnderWay]) -> None:
         """Tells of the files of which nothing is under way any more."""
         for file in files:
-            if not file.settled:
+            if not file.settled or file.told:
                 continue
+            file.told = True  # before anything is awaited: its last document and its parser may both come here
             outcome = file.outcome()
             if file.whole and not file.elsewhere:
                 mark = self._marks.mark(file.received.offer, file.documents, file.chunks)
