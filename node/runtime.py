@@ -18,6 +18,7 @@ from typing import Any
 from mesh.board import Board
 from mesh.core.errors import MeshError, Reason
 from mesh.core.placement import Placer
+from mesh.core.policy import PolicyEngine
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import NodeRecord, NodeStatus
 from mesh.evidence import DecisionLog
@@ -84,7 +85,8 @@ class NodeRuntime:
         self.id = source.id
         self.engine = parts.engine
         self.new_id = id_maker(clock)
-        self.placer = Placer(permit_ttl_s=parts.placement.permit_ttl_s)
+        self.policies = PolicyEngine()
+        self.placer = Placer(self.policies, permit_ttl_s=parts.placement.permit_ttl_s)
         self.live = LiveCalls()
         self.board = Board(
             parts.store,
@@ -144,6 +146,7 @@ class NodeRuntime:
             source=self.parts.source,
             board=self.board,
             placer=self.placer,
+            policies=self.policies,
             gate=self.gate,
             engine=self.engine,
             clock=self.parts.clock,

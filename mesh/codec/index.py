@@ -19,6 +19,7 @@ from mesh.core.documents import (
     IndexReport,
     SkippedRow,
 )
+from mesh.core.text import printable
 from sovereign.mesh.v1 import index_pb2
 
 _MAX_TEXT = 1024
@@ -133,4 +134,4 @@ def _shown_info(message: index_pb2.DocumentInfo) -> DocumentInfo:
 
 
 def _shown(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text[:_MAX_TEXT])
+    return printable(text[:_MAX_TEXT])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mesh.core.errors import MeshError, Reason
+from mesh.core.text import shortened
 from mesh.core.types import SpiffeId
 
 MAX_RANKED = 8
@@ -24,8 +25,7 @@ MAX_DETAIL_CHARS = 300
 
 def sentence(text: str) -> str:
     """A detail as it may travel: one printable line, cut to its limit."""
-    line = "".join(char if char.isprintable() else " " for char in text[: MAX_DETAIL_CHARS + 1])
-    return line if len(line) <= MAX_DETAIL_CHARS else line[: MAX_DETAIL_CHARS - 1] + "…"
+    return shortened(text, MAX_DETAIL_CHARS)
 
 
 class Ranked(NamedTuple):

@@ -26,6 +26,7 @@ from mesh.core.retrieval import (
     ReleaseLevel,
     SearchMode,
     require_collection_name,
+    require_text,
 )
 
 DEFAULT_K = 10
@@ -50,7 +51,7 @@ class SearchQuestion:
 
     def __post_init__(self) -> None:
         require_collection_name(self.collection)
-        _require_text("query", self.query, MAX_QUERY_BYTES)
+        require_text("query", self.query, MAX_QUERY_BYTES)
         if not 1 <= self.k <= MAX_K:
             raise MeshError(Reason.REQUEST_INVALID, f"k: expected 1 to {MAX_K}")
         _require_level(self.level)
@@ -68,7 +69,7 @@ class AnswerQuestion:
 
     def __post_init__(self) -> None:
         require_collection_name(self.collection)
-        _require_text("question", self.question, MAX_QUESTION_BYTES)
+        require_text("question", self.question, MAX_QUESTION_BYTES)
         _require_timeout(self.timeout_s, MAX_ANSWER_TIMEOUT_S)
 
 
@@ -133,19 +134,6 @@ def is_complete(coverage: Sequence[Coverage], holders: int) -> bool:
     """Whether every node that holds the collection answered; with no holder at all, nothing did."""
     answered = sum(node.outcome is Outcome.ANSWERED for node in coverage)
     return answered == holders > 0
-
-
-def _require_text(what: str, text: str, limit: int) -> None:
-    if not text.strip():
-        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected a text that is not empty")
-    if "\x00" in text:
-        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected a text without NUL")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair; the error would quote the text
-        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected a text that UTF-8 can hold") from None
-    if size > limit:
-        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected at most {limit} bytes")
 
 
 def _require_level(level: ReleaseLevel) -> None:

@@ -27,6 +27,7 @@ MAX_TERM_BYTES = 64
 MAX_FILTERS = 16
 MAX_FILTER_VALUES = 64
 MAX_FILTER_VALUE_BYTES = 256
+# What a caller may see at all (the release group) is not one of them.
 FILTER_FIELDS = frozenset({"document", "source", "language", "owner", "class"})
 ID_BYTES = 16
 
@@ -74,6 +75,20 @@ def require_collection_name(name: str) -> str:
             Reason.REQUEST_INVALID, 'collection: expected lower-case letters, digits and "-", at most 63'
         )
     return name
+
+
+def require_text(what: str, text: str, limit: int) -> None:
+    """Raises REQUEST_INVALID unless it is a question's text: not empty, at most `limit` bytes."""
+    if not text.strip():
+        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected a text that is not empty")
+    if "\x00" in text:
+        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected a text without NUL")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair; the error would quote the text
+        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected a text that UTF-8 can hold") from None
+    if size > limit:
+        raise MeshError(Reason.REQUEST_INVALID, f"{what}: expected at most {limit} bytes")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from mesh.core.retrieval import (
     ReleaseLevel,
     ScoredId,
     require_collection_name,
+    require_text,
 )
 from mesh.core.types import RequestContext, SpiffeId
 
@@ -77,10 +78,7 @@ class ShardAnswerQuestion:
 
     def __post_init__(self) -> None:
         require_collection_name(self.collection)
-        if not self.question.strip() or "\x00" in self.question:
-            raise _invalid("question: expected a text that is not empty, without NUL")
-        if len(self.question.encode("utf-8", "replace")) > MAX_QUESTION_BYTES:
-            raise _invalid(f"question: expected at most {MAX_QUESTION_BYTES} bytes")
+        require_text("question", self.question, MAX_QUESTION_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

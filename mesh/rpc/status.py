@@ -18,6 +18,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from mesh.core.errors import ERROR_DOMAIN, MeshError, Reason
+from mesh.core.text import shortened
 
 DETAILS_KEY = "grpc-status-details-bin"
 # gRPC refuses 8 KiB of trailing metadata; details are base64 in HTTP/2 accounting, so stay far below.
@@ -45,12 +46,6 @@ _FOREIGN: Mapping[grpc.StatusCode, tuple[Reason, Reason]] = {
 _HANDSHAKE_FAILED = ("CERTIFICATE_VERIFY_FAILED", "ostname Verification", "Peer name ")
 
 
-def printable(text: str, limit: int) -> str:
-    """At most `limit` characters of the text, on one line, printable ones only."""
-    kept = "".join(char if char.isprintable() else " " for char in text[:limit])
-    return kept if len(text) <= limit else kept[: limit - 1] + "…"
-
-
 def status_code(reason: Reason) -> grpc.StatusCode:
     """The gRPC code that a reason travels under."""
     return grpc.StatusCode[reason.grpc]
@@ -59,11 +54,11 @@ def status_code(reason: Reason) -> grpc.StatusCode:
 def to_status(error: MeshError) -> Status:
     """google.rpc.Status with ErrorInfo and, if the error has a hint, RetryInfo."""
     facts = {
-        printable(key, MAX_FACT_CHARS): printable(value, MAX_FACT_CHARS)
+        shortened(key, MAX_FACT_CHARS): shortened(value, MAX_FACT_CHARS)
         for key, value in list(error.metadata.items())[:MAX_FACTS]
     }
     status = Status(
-        code=status_code(error.reason).value[0], message=printable(error.message, MAX_MESSAGE_CHARS)
+        code=status_code(error.reason).value[0], message=shortened(error.message, MAX_MESSAGE_CHARS)
     )
     status.details.add().Pack(ErrorInfo(reason=error.reason.code, domain=ERROR_DOMAIN, metadata=facts))
     if error.retry_after_s is not None:
@@ -95,10 +90,10 @@ def from_status(status: Status) -> MeshError | None:
     if not found:
         return None
     facts = {
-        printable(key, MAX_FACT_CHARS): printable(value, MAX_FACT_CHARS)
+        shortened(key, MAX_FACT_CHARS): shortened(value, MAX_FACT_CHARS)
         for key, value in list(info.metadata.items())[:MAX_FACTS]
     }
-    message = printable(status.message, MAX_MESSAGE_CHARS)
+    message = shortened(status.message, MAX_MESSAGE_CHARS)
     return MeshError(_REASONS[info.reason], message, facts, retry_after_s)
 
 
@@ -121,7 +116,7 @@ def from_rpc_error(error: grpc.RpcError, *, began: bool = False) -> MeshError:
         reason = Reason.REQUEST_TOO_LARGE
     elif reason is Reason.UNREACHABLE and any(sign in text for sign in _HANDSHAKE_FAILED):
         reason = Reason.IDENTITY_UNTRUSTED
-    return MeshError(reason, printable(text, 300) or f"the call ended with {code.name}")
+    return MeshError(reason, shortened(text, 300) or f"the call ended with {code.name}")
 
 
 def _details(error: grpc.aio.AioRpcError) -> Status | None:

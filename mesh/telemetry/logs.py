@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from mesh.core.errors import MeshError
+from mesh.core.text import printable
 from mesh.core.types import SpiffeId
 
 Format = Literal["auto", "json", "text"]
@@ -120,7 +121,7 @@ class TextFormatter(logging.Formatter):
         facts = "".join(f"  {key}={value}" for key, value in _fields(record).items())
         line = f"{stamp} {record.levelname.lower():7} {record.getMessage()}{facts}"
         # One event is one line, and what a peer said in it neither begins another nor drives a terminal.
-        return "".join(char if char.isprintable() else " " for char in line)
+        return printable(line)
 
 
 def configure(level: str = "info", style: Format = "auto", stream: TextIO | None = None) -> logging.Handler:

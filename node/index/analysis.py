@@ -10,11 +10,12 @@ It knows nothing of documents or weights.
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import Stemmer
 
@@ -60,8 +61,19 @@ class Analyzer:
         kept = list(counts)[:MAX_TERMS]
         return {term: counts[term] for term in sorted(kept)}
 
+    def matcher(self, terms: Collection[str]) -> Callable[[str], bool]:
+        """Whether a word of a text is one of these terms."""
+        wanted = frozenset(terms)
+        return lambda word: not wanted.isdisjoint(self.terms(word))
+
     def _stemmer(self) -> Stemmer.Stemmer:
         stemmer = getattr(self._own, "stemmer", None)
         if stemmer is None:
             stemmer = self._own.stemmer = Stemmer.Stemmer("english")
         return stemmer
+
+
+@functools.lru_cache(maxsize=8)
+def analyzer_of(name: str) -> Analyzer:
+    """The analyzer of this name, made once. RECORD_MALFORMED like Analyzer."""
+    return Analyzer(name)

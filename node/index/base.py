@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-ID_BYTES = 16
+from mesh.core.retrieval import FILTER_FIELDS, ID_BYTES
 
-# Fields that a question may filter by. What a caller may see at all (the release group) is not one.
-FILTER_FIELDS = frozenset({"document", "source", "language", "owner", "class"})
+__all__ = ["FILTER_FIELDS", "ID_BYTES", "Entry", "Scored", "VectorStore", "Where"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from mesh.core.errors import MeshError, Reason
+from mesh.core.text import printable
 from mesh.core.types import MAX_DATA_CLASSES, DataClass, parse_data_class
 
 MAX_ID, MAX_TITLE, MAX_SOURCE, MAX_OWNER, MAX_LANGUAGE, MAX_TENANT = 256, 512, 1024, 128, 35, 128
@@ -183,8 +184,7 @@ def _read_date(text: str) -> datetime.date:
 def _usable(hints: Mapping[str, str]) -> dict[str, str]:
     usable = {}
     if title := " ".join(UNWANTED.sub(" ", hints.get("title", "")).split()):
-        shown = "".join(c if c.isprintable() else " " for c in title[:MAX_TITLE])
-        usable["title"] = " ".join(shown.split())
+        usable["title"] = " ".join(printable(title[:MAX_TITLE]).split())
     language = hints.get("language", "")
     if len(language) <= MAX_LANGUAGE and _LANGUAGE.fullmatch(language):
         usable["language"] = language

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import CollectionSpec, ReleaseGroup, ScoredId
-from node.index.analysis import Analyzer
+from node.index.analysis import analyzer_of
 from node.index.base import VectorStore, Where
 from node.index.checks import MAX_WEIGHT, admits_nothing, check_depth, check_question, check_where
 from node.index.database import Database
@@ -81,7 +81,7 @@ class DocumentIndex:
             self._database = Database(folder / "index.db", SCHEMA)
             try:
                 self.spec = self._found(spec) if spec is not None else self._read_spec()
-                self._analyzer = Analyzer(self.spec.analyzer)
+                self._analyzer = analyzer_of(self.spec.analyzer)
                 self._follower = Follower(
                     folder, self._database, self.spec, self._store, self._view, clock, failpoint
                 )

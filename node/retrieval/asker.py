@@ -18,7 +18,6 @@ the others' scores follow from the ranks. (Nodes need exact ones to merge: see S
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from array import array
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from mesh.core.retrieval import DEPTH, CollectionSpec, Hit, Reference, Released,
 from mesh.core.shards import MAX_RELEASES, MAX_WEIGHS, ShardQuestion
 from mesh.core.types import Principal, RequestContext, SpiffeId
 from mesh.rpc.placement_service import View
-from node.index.analysis import Analyzer
+from node.index.analysis import analyzer_of
 from node.index.embedding import TextEmbedder
 from node.retrieval.panel import Emit, Member, Panel, Panels, Plan
 
@@ -112,7 +111,7 @@ class Asker:
         counts: Mapping[str, int] = {}
         vector: Sequence[float] = ()
         if question.mode is not SearchMode.VECTOR:
-            counts = _analyzer(plan.spec.analyzer).query_terms(question.query)
+            counts = analyzer_of(plan.spec.analyzer).query_terms(question.query)
             if not counts and question.mode is SearchMode.KEYWORD:
                 raise MeshError(
                     Reason.REQUEST_INVALID,
@@ -144,11 +143,6 @@ class Asker:
             )
         (vector,) = await embedder.embed([text], question=True)
         return array("f", vector).tolist()
-
-
-@functools.lru_cache(maxsize=8)
-def _analyzer(name: str) -> Analyzer:
-    return Analyzer(name)
 
 
 @dataclass(frozen=True, slots=True)

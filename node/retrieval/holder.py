@@ -15,14 +15,13 @@ own node), as is the evidence. Index calls block: they run in `threads` threads 
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mesh.core.errors import MeshError, Reason
-from mesh.core.retrieval import AnswerSentence, Released, ReleaseLevel, require_collection_name
+from mesh.core.retrieval import Released, ReleaseLevel, require_collection_name
 from mesh.core.shards import (
     Answered,
     Opened,
@@ -33,7 +32,7 @@ from mesh.core.shards import (
     require_release,
 )
 from mesh.core.types import RequestContext, SpiffeId
-from node.index.analysis import Analyzer
+from node.index.analysis import analyzer_of
 from node.index.index import DocumentIndex
 from node.retrieval.budgets import Budgets
 from node.retrieval.open_shard import OpenShard
@@ -68,6 +67,11 @@ class Fetched:
 
     released: Released
     sight: Sight
+
+    @property
+    def charged(self) -> int:
+        """What it takes of the requester's budget."""
+        return int(self.released.level >= ReleaseLevel.SNIPPET)
 
 
 class Holder:
@@ -114,22 +118,17 @@ class Holder:
             run=self._run,
             budgets=self._budgets,
             cutter=self._cutter,
-            stems=_analyzer(index.spec.analyzer).terms,
+            analyzer=analyzer_of(index.spec.analyzer),
             threshold=self._threshold,
         )
         await shard.begin()
         return shard
 
-    async def answer(self, question: ShardAnswerQuestion) -> AsyncIterator[AnswerSentence | Answered]:
-        """Sentences that rest on this node's own passages, then `Answered`. Errors as `open`."""
-        found = await self.respond(question)
-        for sentence in found.sentences:
-            found.sight.require_current()
-            yield sentence
-        yield found.answered
-
     async def respond(self, question: ShardAnswerQuestion) -> LocalAnswer:
-        """The same at once, charged, with the sight that it went by."""
+        """Sentences that rest on this node's own passages, charged, with the sight that they went by.
+
+        Errors as `open`.
+        """
         index = self._find(question.collection, question.digest)
         self._budgets.search(question.requester)
         return await self._responder.respond(
@@ -137,22 +136,11 @@ class Holder:
             index,
             look=lambda: self._look(index, question.requester, question.context),
             run=self._run,
-            analyzer=_analyzer(index.spec.analyzer),
+            analyzer=analyzer_of(index.spec.analyzer),
             threshold=self._threshold,
         )
 
     async def fetch(
-        self,
-        requester: SpiffeId,
-        context: RequestContext,
-        collection: str,
-        id: bytes,
-        level: ReleaseLevel,
-    ) -> Released:
-        """One passage by its id, decided anew; see `fetch_with_sight`."""
-        return (await self.fetch_with_sight(requester, context, collection, id, level)).released
-
-    async def fetch_with_sight(
         self,
         requester: SpiffeId,
         context: RequestContext,
@@ -185,9 +173,10 @@ class Holder:
         sight.require_current()
         if released.level < ReleaseLevel.SNIPPET <= level:
             raise MeshError(Reason.RELEASE_DENIED, "no more than the reference is released to the caller")
-        await self._budgets.charge(requester, int(released.level >= ReleaseLevel.SNIPPET))
+        found = Fetched(released, sight)
+        await self._budgets.charge(requester, found.charged)
         sight.require_current()
-        return Fetched(released, sight)
+        return found
 
     def close(self) -> None:
         """Starts nothing new in its threads; what runs finishes."""
@@ -208,8 +197,3 @@ class Holder:
 
     def _run(self, work: Callable[[], _T]) -> Awaitable[_T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-@functools.lru_cache(maxsize=8)
-def _analyzer(name: str) -> Analyzer:
-    return Analyzer(name)

@@ -79,10 +79,9 @@ class LocalShard:
     ) -> Released:
         """See ShardPeer."""
         self._require(target)
-        found = await self._holder.fetch_with_sight(requester, context, collection, chunk, level)
+        found = await self._holder.fetch(requester, context, collection, chunk, level)
         released = found.released
-        charged = int(released.level >= ReleaseLevel.SNIPPET)
-        await self._record(requester, collection, [released.level], charged)
+        await self._record(requester, collection, [released.level], found.charged)
         found.sight.require_current()
         return released
 

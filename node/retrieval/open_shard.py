@@ -24,6 +24,7 @@ from mesh.core.shards import (
     require_release,
     require_weights,
 )
+from node.index.analysis import Analyzer
 from node.index.base import Where
 from node.index.index import DocumentIndex
 from node.index.stored import StoredChunk
@@ -53,7 +54,7 @@ class OpenShard:
         run: Run,
         budgets: Budgets,
         cutter: Cutter,
-        stems: Callable[[str], Sequence[str]],
+        analyzer: Analyzer,
         threshold: int,
     ) -> None:
         self._question = question
@@ -62,7 +63,7 @@ class OpenShard:
         self._run = run
         self._budgets = budgets
         self._cutter = cutter
-        self._stems = stems
+        self._analyzer = analyzer
         self._threshold = threshold
         self._ranked: set[bytes] = set()
         self._weighs = self._releases = 0
@@ -79,7 +80,7 @@ class OpenShard:
 
         def ask() -> tuple[int, tuple[int, ...], tuple[ScoredId, ...], int, bool]:
             documents, frequencies = index.statistics(question.terms, visible)
-            where = Where(sight.filtered(ReleaseLevel.REFERENCE, fields), fields)
+            where = self._where(sight)
             ranking = (
                 index.by_vector(question.vector, question.depth, where, question.exact)
                 if question.vector
@@ -116,8 +117,7 @@ class OpenShard:
             raise MeshError(Reason.REQUEST_INVALID, f"a search weighs at most {MAX_WEIGHS} times")
         require_weights(checked, len(question.terms))
         sight = await self._look()
-        fields = question.filters.fields
-        where = Where(sight.filtered(ReleaseLevel.REFERENCE, fields), fields)
+        where = self._where(sight)
         ranking = await self._run(
             lambda: self._index.by_terms(question.terms, checked, question.depth, where)
         )
@@ -141,10 +141,7 @@ class OpenShard:
             raise MeshError(Reason.REQUEST_INVALID, "ids: expected some that this search has ranked")
         sight = await self._look()
         visible = sight.from_level(ReleaseLevel.REFERENCE)
-        terms = frozenset(self._question.terms)
-
-        def matches(word: str) -> bool:
-            return not terms.isdisjoint(self._stems(word))
+        matches = self._analyzer.matcher(self._question.terms)
 
         def read() -> list[tuple[StoredChunk, ReleaseLevel]]:
             found = self._index.chunks(wanted, visible)
@@ -167,6 +164,11 @@ class OpenShard:
         sight.require_current()
         self.sight = sight
         return batch
+
+    def _where(self, sight: Sight) -> Where:
+        """What both rankings are of."""
+        fields = self._question.filters.fields
+        return Where(sight.filtered(ReleaseLevel.REFERENCE, fields), fields)
 
 
 def count_matching(index: DocumentIndex, terms: Sequence[str], vector: Sequence[float], where: Where) -> int:

@@ -72,6 +72,7 @@ class Surroundings:
     source: SvidSource
     board: Board
     placer: Placer
+    policies: PolicyEngine
     gate: Gate
     engine: Engine
     clock: Callable[[], float]
@@ -111,7 +112,7 @@ class Retrieval:
         self.holder = Holder(
             self.library,
             sights=Sights(
-                ReleasePolicy(PolicyEngine()), node.board, node.source.id, node.clock, node.monotonic
+                ReleasePolicy(node.policies), node.board, node.source.id, node.clock, node.monotonic
             ),
             budgets=self._budgets,
             cutter=cutter,

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mesh.core.text import printable
 from node.engine.base import Message
 
 NOT_STATED = "Not stated."
@@ -64,7 +65,7 @@ def parse_reading(output: str, passage_count: int) -> Reading:
     """What a model's output states, sentence by sentence; what cites no passage is dropped."""
     visible = output[-MAX_OUTPUT:].rpartition("</think>")[2] if "</think>" in output else output
     visible = visible[:MAX_OUTPUT]
-    text = " ".join("".join(c if c.isprintable() else " " for c in visible).split())
+    text = " ".join(printable(visible).split())
     found: list[Sentence] = []
     at = 0
     for group in _CITATIONS.finditer(text):

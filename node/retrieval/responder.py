@@ -130,10 +130,7 @@ class Responder:
         passages, counted = await run(retrieve)
         sight.require_current()
         reading, extracted = await self._read(question.question, [p.text for p in passages])
-        stems = frozenset(terms)
-
-        def matches(word: str) -> bool:
-            return not stems.isdisjoint(analyzer.terms(word))
+        matches = analyzer.matcher(terms)
 
         def cut() -> list[tuple[AnswerSentence, list[_Passage]]]:
             found = []

@@ -160,13 +160,10 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         async with self._gate.watch(asked, entry), self._refusals(entry):
             with await self._admission.enter(self._asker(asked)):
                 self._gate.spend(asked)
-                found = await self._holder.fetch_with_sight(
-                    requester, asked.context, request.collection, chunk, level
-                )
+                found = await self._holder.fetch(requester, asked.context, request.collection, chunk, level)
             released = found.released
             await self._record_served(entry, found.sight.summary())
-            charged = int(released.level >= ReleaseLevel.SNIPPET)
-            await self._record_release(asked, entry, (released.level,), charged)
+            await self._record_release(asked, entry, (released.level,), found.charged)
             found.sight.require_current()
             return retrieval_pb2.ShardFetchResponse(chunk=codec.chunk_to_pb(released))
 

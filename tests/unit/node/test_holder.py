@@ -288,10 +288,10 @@ async def test_depth_and_rate_have_their_budget(tmp_path: Path):
 async def test_a_fetch_is_decided_anew(here: Shelf):
     shard = await here.holder.open(here.question("replaced"))
     [hit] = await shard.weigh([1.0])
-    found = await here.holder.fetch(REQUESTER, CONTEXT, SPEC.name, hit.id, PASSAGE)
+    found = (await here.holder.fetch(REQUESTER, CONTEXT, SPEC.name, hit.id, PASSAGE)).released
     assert found.text == PUMP
     here.rules.set(SNIPPET)
-    found = await here.holder.fetch(REQUESTER, CONTEXT, SPEC.name, hit.id, PASSAGE)
+    found = (await here.holder.fetch(REQUESTER, CONTEXT, SPEC.name, hit.id, PASSAGE)).released
     assert found.level is SNIPPET
     assert "Oppermann" not in found.text
     for level, reason in (

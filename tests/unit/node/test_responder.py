@@ -34,8 +34,8 @@ async def engine_that_says(*words: str) -> ScriptedEngine:
 async def test_without_a_model_the_answer_is_a_sentence_of_a_passage(tmp_path: Path):
     with shelf(tmp_path) as here:
         fill(here)
-        events = [event async for event in here.holder.answer(here.to_answer("When does the pharmacy open?"))]
-    sentence, end = events
+        found = await here.holder.respond(here.to_answer("When does the pharmacy open?"))
+    [sentence], end = found.sentences, found.answered
     assert isinstance(sentence, AnswerSentence)
     assert (sentence.text, sentence.extracted, sentence.level) == (OPENS, True, PASSAGE)
     [reference] = sentence.references

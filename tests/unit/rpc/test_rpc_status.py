@@ -8,13 +8,13 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from mesh.core.errors import ERROR_DOMAIN, MeshError, Reason
+from mesh.core.text import shortened
 from mesh.rpc.status import (
     DETAILS_KEY,
     MAX_FACTS,
     MAX_MESSAGE_CHARS,
     from_rpc_error,
     from_status,
-    printable,
     status_code,
     to_status,
 )
@@ -113,5 +113,5 @@ def test_foreign_codes(code: grpc.StatusCode, details: str, before: Reason, afte
 
 
 def test_printable_keeps_to_its_limit():
-    assert printable("a\nb\x00c", 10) == "a b c"
-    assert len(printable("x" * 50, 10)) == 10
+    assert shortened("a\nb\x00c", 10) == "a b c"
+    assert len(shortened("x" * 50, 10)) == 10
