@@ -321,7 +321,7 @@ class Upload:
         for file in files:
             if not file.settled or file.told:
                 continue
-            file.told = True  # before anything is awaited: its last document and its parser may both come here
+            file.told = True  # before anything is awaited: its last document and its parser may both come
             outcome = file.outcome()
             if file.whole and not file.elsewhere:
                 mark = self._marks.mark(file.received.offer, file.documents, file.chunks)
