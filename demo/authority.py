@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mesh.store.etcd_server import free_ports
+from mesh.ports import free_ports
 
 MESH_DOMAIN = "mesh.example"
 POLICIES = Path(__file__).resolve().parents[1] / "examples" / "policies"

@@ -13,7 +13,7 @@ from demo.authority import Authority
 from demo.model import DemoModel
 from mesh.core.types import SpiffeId, node_id
 from mesh.identity.names import dns_name_of
-from mesh.store.etcd_server import free_ports
+from mesh.ports import free_ports
 
 # Short, so that one can be watched expiring.
 PERMIT_TTL_S = 10.0

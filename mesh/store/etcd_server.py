@@ -18,7 +18,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mesh.core.errors import MeshError, Reason
+from mesh.ports import free_ports
 
 _log = logging.getLogger(__name__)
 
@@ -86,18 +86,6 @@ def find_etcd(configured: str = "") -> Path:
 def _is_script(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"#!"
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that are free now. Somebody may take one before it is used: starting then fails."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class EtcdServer:

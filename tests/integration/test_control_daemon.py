@@ -19,8 +19,9 @@ import yaml
 
 from control.cli.main import run
 from control.config_example import example_config
+from mesh.ports import free_ports
 from mesh.sdk.profile import ControlPlane, Profile
-from mesh.store.etcd_server import EtcdServer, free_ports
+from mesh.store.etcd_server import EtcdServer
 from tests.support.etcd import fast_server
 from tests.support.waiting import until
 

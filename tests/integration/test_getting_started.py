@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.store.etcd_server import free_ports
+from mesh.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 WALKTHROUGH = ROOT / "docs" / "getting-started.md"

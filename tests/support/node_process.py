@@ -23,8 +23,9 @@ from typing import Any
 import yaml
 
 from mesh.core.types import SpiffeId
+from mesh.ports import free_ports
 from mesh.store.etcd import EtcdStore
-from mesh.store.etcd_server import EtcdServer, free_ports
+from mesh.store.etcd_server import EtcdServer
 from tests.support.etcd import fast_server
 from tests.support.mesh import Mesh, mesh_of
 

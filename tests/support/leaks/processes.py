@@ -30,9 +30,9 @@ import mesh  # noqa: F401  (before grpc)
 import node.daemon
 from mesh.client import MeshClient
 from mesh.core.types import SpiffeId
+from mesh.ports import free_ports
 from mesh.sdk.placers import Server
 from mesh.store.etcd import EtcdStore
-from mesh.store.etcd_server import free_ports
 from node.engine.scripted import ScriptedEngine
 from node.index.embedding import ScriptedEmbedder
 from node.index.library import Library
