@@ -17,7 +17,7 @@ It does not know what a prompt, a permit or a channel is; mesh/sdk/delivery.py c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mesh.core.errors import Reason
@@ -84,6 +84,18 @@ RECOVERY: Mapping[Reason, Recovery] = {
 }
 
 
+# For a question to a collection, besides: this node's index or embedder is not the only one there is, and
+# what it says of its peers may be its own fault.
+RECOVERY_OF_QUESTIONS: Mapping[Reason, Recovery] = {
+    **RECOVERY,
+    Reason.INDEX_UNAVAILABLE: Recovery.NEXT,
+    Reason.EMBEDDER_MISMATCH: Recovery.NEXT,
+    Reason.COLLECTION_UNKNOWN: Recovery.NEXT,
+    Reason.PEER_MISBEHAVED: Recovery.NEXT,
+    Reason.INTERNAL: Recovery.NEXT,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A permitted node as a delivery sees it. `expires_at` of its permit: Unix seconds."""
@@ -103,10 +115,16 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The state of one request. `deadline`: Unix seconds; `delivered`: tokens the caller holds."""
+    """The state of one request. `deadline`: Unix seconds; `delivered`: tokens the caller holds.
+
+    One that is not `movable` ends with the node that has begun to answer it: another node's answer would
+    not go with what the caller holds.
+    """
 
     max_tokens: int
     deadline: float
+    recovery: Mapping[Reason, Recovery] = field(default_factory=lambda: RECOVERY)
+    movable: bool = True
     phase: Phase = Phase.PLACING
     routes: tuple[Route, ...] = ()
     current: Route | None = None
@@ -238,8 +256,9 @@ def _on_lost(state: Delivery, event: Lost, now: float) -> tuple[Delivery, Step]:
     if state.current is None:
         raise IllegalMove("a node is lost only after something was sent to it")
     node = state.current.node
+    begun = state.phase is Phase.STREAMING
     state = replace(state, current=None, tried=(*state.tried, Tried(node, event.reason)))
-    recovery = RECOVERY.get(event.reason)
+    recovery = state.recovery.get(event.reason) if state.movable or not begun else None
     if recovery is None:
         return replace(state, phase=Phase.FAILED), Fail(event.reason, f"by {node}", passed_on=True)
     if event.breach:
@@ -289,7 +308,9 @@ def _fail(state: Delivery, reason: Reason, now: float) -> tuple[Delivery, Step]:
     elif all(r.is_policy for r in said):
         final = reason if reason.is_policy else state.tried[-1].reason
     else:
-        final = said.pop() if len(said) == 1 and Reason.OVERLOADED in said else Reason.NODE_LOST
+        # What tells the caller more than that nodes were lost, if all say the same.
+        telling = said - RECOVERY.keys() | said & {Reason.OVERLOADED}
+        final = said.pop() if len(said) == 1 and telling else Reason.NODE_LOST
     tried = ", ".join(f"{t.node} ({t.reason.code})" for t in state.tried)
     return failed, Fail(final, f"tried {tried}; then: {reason.code}")
 

@@ -1,8 +1,7 @@
 """Carrying out a delivery: place, send to a permitted node, follow the stream, fail over.
 
-mesh/core/failover.py decides each step; this shell does what it says. Payloads are sent to
-`Permitted` targets only (I1, I2), over a channel that trusts only the root of the node's own
-authority. Closing the iterator cancels the call, which stops the generation.
+mesh/core/failover.py decides each step; this shell does what it says, by what attempts.py has. Closing the
+iterator cancels the call, which stops the generation.
 """
 
 from __future__ import annotations
@@ -10,21 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
 
 from mesh.core import failover
-from mesh.core.errors import MeshError, Reason
+from mesh.core.errors import MeshError
 from mesh.core.failover import AskPlacement, Delivery, Fail, Finish, Mode, Send
-from mesh.core.placement import Decision, Permitted
-from mesh.core.types import Action, RequestContext, SpiffeId
+from mesh.core.placement import Permitted
+from mesh.core.types import Action, RequestContext
 from mesh.rpc.channels import ChannelPool
-from mesh.rpc.reach import CONNECT_TIMEOUT_S, channel_to, reach
-from mesh.rpc.status import from_rpc_error
 from mesh.sdk import events
+from mesh.sdk.attempts import Course, try_node
 from mesh.sdk.checks import ProtocolBreach, StreamCheck, check_embeddings
-from mesh.sdk.placers import Placers, refusal_message, refusal_of
+from mesh.sdk.placers import Placers
 from mesh.sdk.requests import Generation, admission_to_pb
 from sovereign.mesh.v1 import inference_pb2, inference_pb2_grpc
 
@@ -98,30 +97,21 @@ class Deliveries:
         """Drives failover.step until it says Finish or Fail."""
         state = Delivery(max_tokens=max_tokens, deadline=self._clock() + timeout_s)
         todo: failover.Step = AskPlacement(())
-        targets: dict[SpiffeId, Permitted] = {}
-        decision: Decision | None = None
-        last_error: MeshError | None = None
+        course = Course(self._placers, self._clock, context, action, model)
         text: list[str] = []
         held = 0
         while not isinstance(todo, Finish):
             if isinstance(todo, Fail):
-                raise _failure(todo, decision, last_error, retried=bool(state.tried))
+                raise course.failure(todo, state)
             if isinstance(todo, AskPlacement):
-                try:
-                    decision, permitted = await self._place(context, action, model, todo.excluded, state)
-                except MeshError as error:
-                    if not state.tried:
-                        raise
-                    placed = failover.Placed((), error.reason)
-                else:
+                placed, decision = await course.place(todo, state)
+                if decision is not None:
                     yield events.Placed(decision)
-                    targets = {target.node: target for target in permitted}
-                    placed = _routes(decision, permitted)
                 state, todo = failover.step(state, placed, self._clock())
                 continue
             if not isinstance(todo, Send):
                 raise failover.IllegalMove(f"{type(todo).__name__} is not a step to begin with")
-            target = targets[todo.route.node]
+            target = course.targets[todo.route.node]
             if todo.lost is not None:
                 kept = held if todo.mode is Mode.RESUMED else 0
                 yield events.FailedOver(
@@ -131,10 +121,10 @@ class Deliveries:
             if todo.mode is not Mode.RESUMED:
                 text.clear()
             left = max(0.0, state.deadline - self._clock())
+            ask = partial(attempt, target, max_tokens=todo.max_tokens, resume_text="".join(text), left_s=left)
+            silent = f"silent for {self._silence_s:g} s"
             try:
-                async with aclosing(
-                    self._try(attempt, target, todo.max_tokens, "".join(text), left)
-                ) as answers:
+                async with aclosing(try_node(self._pool, target, ask, left_s=left, silent=silent)) as answers:
                     async for answer in answers:
                         if isinstance(answer, events.Started):
                             event: failover.Event = failover.Accepted(answer.model_digest)
@@ -149,56 +139,12 @@ class Deliveries:
                             break
                         yield _counted(answer, held)
             except MeshError as error:
-                last_error = error
+                course.last_error = error
                 lost = failover.Lost(error.reason, isinstance(error, ProtocolBreach))
                 state, todo = failover.step(state, lost, self._clock())
         if todo.cut:
             # The node was lost after the last token that was asked for: nothing is missing.
             yield events.Finished("length", state.tried[-1].node, 0, held)
-
-    async def _place(
-        self,
-        context: RequestContext,
-        action: Action,
-        model: str,
-        excluded: tuple[SpiffeId, ...],
-        state: Delivery,
-    ) -> tuple[Decision, tuple[Permitted, ...]]:
-        left = max(0.1, state.deadline - self._clock())
-        decision, permitted = await self._placers.place(
-            context, action=action, model=model, excluded=excluded, timeout_s=min(left, 10.0)
-        )
-        if decision.permitted and not permitted:
-            raise MeshError(
-                Reason.IDENTITY_NOT_ALLOWED, "this identity may ask where requests may go, not send them"
-            )
-        return decision, permitted
-
-    async def _try(
-        self, attempt: Attempt, target: Permitted, max_tokens: int, resume_text: str, left_s: float
-    ) -> AsyncGenerator[Any, None]:
-        """One node, by each of its endpoints in turn until one can be connected to."""
-        endpoint = await reach(self._pool, target, min(left_s, CONNECT_TIMEOUT_S))
-        # Meanwhile another call may have dropped the channel, or a renewal retired it: nothing is awaited
-        # between here and the call.
-        channel = channel_to(self._pool, target, endpoint)
-        began = False
-        try:
-            async with aclosing(attempt(target, channel, max_tokens, resume_text, left_s)) as answers:
-                async for answer in answers:
-                    began = True
-                    yield answer
-        except grpc.RpcError as error:
-            failure = from_rpc_error(error, began=began)
-            if failure.reason in (Reason.UNREACHABLE, Reason.NODE_LOST):
-                self._pool.drop(endpoint)
-            if failure.reason is Reason.CANCELLED:
-                # Not by this side, which would have closed the iterator: the node is going down.
-                failure = MeshError(Reason.NODE_LOST, "the node cancelled the call")
-            raise failure from None
-        except TimeoutError:
-            self._pool.drop(endpoint)
-            raise MeshError(Reason.NODE_LOST, f"silent for {self._silence_s:g} s") from None
 
     async def _stream(self, target: Permitted, call: Any, max_tokens: int) -> AsyncGenerator[Any, None]:
         check = StreamCheck(target.node, max_tokens)
@@ -241,24 +187,3 @@ def _counted(answer: Any, held: int) -> Any:
     if isinstance(answer, events.Finished):
         return events.Finished(answer.reason, answer.node, answer.prompt_tokens, held)
     return answer
-
-
-def _routes(decision: Decision, permitted: tuple[Permitted, ...]) -> failover.Placed:
-    if not permitted:
-        return failover.Placed((), refusal_of(decision))
-    return failover.Placed(
-        tuple(failover.Route(t.node, t.model_digest, decision.expires_at) for t in permitted)
-    )
-
-
-def _failure(
-    fail: Fail, decision: Decision | None, last_error: MeshError | None, *, retried: bool
-) -> MeshError:
-    """The error that the caller gets."""
-    if last_error is not None and fail.passed_on:
-        return last_error
-    if not retried and decision is not None and not decision.permitted:
-        message = refusal_message(decision)
-        return events.PlacementRefused(fail.reason, message, {"decision": decision.id}, None, decision)
-    retry_after_s = last_error.retry_after_s if last_error is not None else None
-    return MeshError(fail.reason, fail.message, {}, retry_after_s)

@@ -11,14 +11,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 
 from mesh.codec import answers, search
+from mesh.core import failover
 from mesh.core.errors import MeshError, Reason
-from mesh.core.failover import MAX_ATTEMPTS, MAX_PLACEMENTS, PERMIT_MARGIN_S, RECOVERY
-from mesh.core.placement import Decision, Permitted
+from mesh.core.failover import (
+    RECOVERY_OF_QUESTIONS,
+    Accepted,
+    AskPlacement,
+    Completed,
+    Delivery,
+    Fail,
+    Finish,
+    Lost,
+    Send,
+)
 from mesh.core.questions import (
     AnswerEvent,
     AnswerQuestion,
@@ -29,25 +40,14 @@ from mesh.core.questions import (
     SearchResult,
 )
 from mesh.core.retrieval import Hit
-from mesh.core.types import Action, RequestContext, SpiffeId
+from mesh.core.types import Action, RequestContext
 from mesh.rpc.channels import ChannelPool
-from mesh.rpc.reach import CONNECT_TIMEOUT_S, channel_to, reach
-from mesh.rpc.status import from_rpc_error
-from mesh.sdk.events import PlacementRefused
-from mesh.sdk.placers import Placers, refusal_message, refusal_of
+from mesh.sdk.attempts import Course, try_node
+from mesh.sdk.placers import Placers
 from sovereign.mesh.v1 import retrieval_pb2_grpc
 
 # The node keeps the deadline itself and says what it has by then; its last word needs a moment to arrive.
 GRACE_S = 2.0
-_LEAST_S = 0.05
-# Lost, or not able to ask for others; and this node's index or embedder is not the only one there is.
-_NEXT = frozenset(RECOVERY) | {
-    Reason.INDEX_UNAVAILABLE,
-    Reason.EMBEDDER_MISMATCH,
-    Reason.COLLECTION_UNKNOWN,
-    Reason.PEER_MISBEHAVED,
-    Reason.INTERNAL,
-}
 
 _T = TypeVar("_T")
 # A call at one node, with the permit and what is left of the time: a stream of what it says.
@@ -107,69 +107,38 @@ class Retrievals:
     async def _ask(
         self, ask: _Ask[_T], context: RequestContext, collection: str, timeout_s: float
     ) -> AsyncGenerator[_T, None]:
-        """Places, and asks down the ranked list until some node has said anything; places anew at its end."""
-        deadline = self._clock() + timeout_s
-        tried: dict[SpiffeId, Reason] = {}
-        last: MeshError | None = None
-        for _ in range(MAX_PLACEMENTS):
-            decision, targets = await self._place(context, collection, tried, deadline)
-            if not targets:
-                raise _refused(decision, tried, last)
-            for target in targets[: MAX_ATTEMPTS - len(tried)]:
-                left = deadline - self._clock()
-                if left < _LEAST_S:
-                    raise MeshError(Reason.DEADLINE_EXCEEDED, _tried("no node answered in time", tried))
-                if decision.expires_at - self._clock() < PERMIT_MARGIN_S:
-                    break
-                said = False
-                try:
-                    async with aclosing(self._at(target, ask, left)) as events:
-                        async for event in events:
-                            said = True
-                            yield event
-                    return
-                except MeshError as error:
-                    if said or error.reason not in _NEXT:
-                        raise
-                    tried[target.node], last = error.reason, error
-        if last is None:
-            raise MeshError(Reason.NO_NODE_AVAILABLE, "no node could be asked")
-        raise MeshError(last.reason, _tried(last.message, tried), last.metadata, last.retry_after_s)
+        """Drives failover.step: down the ranked list until some node has said anything."""
+        state = Delivery(0, self._clock() + timeout_s, RECOVERY_OF_QUESTIONS, movable=False)
+        todo: failover.Step = AskPlacement(())
+        course = Course(self._placers, self._clock, context, Action.SEARCH, collection)
+        while not isinstance(todo, Finish):
+            if isinstance(todo, Fail):
+                raise course.failure(todo, state)
+            if isinstance(todo, AskPlacement):
+                placed, _ = await course.place(todo, state)
+                state, todo = failover.step(state, placed, self._clock())
+                continue
+            if not isinstance(todo, Send):
+                raise failover.IllegalMove(f"{type(todo).__name__} is not a step to begin with")
+            target, left = course.targets[todo.route.node], max(0.0, state.deadline - self._clock())
+            began = False
+            try:
+                async with aclosing(
+                    try_node(self._pool, target, partial(_at, ask, target.permit, left), left_s=left)
+                ) as events:
+                    async for event in events:
+                        if not began:
+                            began = True
+                            state, _ = failover.step(state, Accepted(""), self._clock())
+                        yield event
+                state, todo = failover.step(state, Completed(), self._clock())
+            except MeshError as error:
+                course.last_error = error
+                state, todo = failover.step(state, Lost(error.reason), self._clock())
 
-    async def _place(
-        self, context: RequestContext, collection: str, tried: dict[SpiffeId, Reason], deadline: float
-    ) -> tuple[Decision, tuple[Permitted, ...]]:
-        decision, targets = await self._placers.place(
-            context,
-            action=Action.SEARCH,
-            model=collection,
-            excluded=tried,
-            timeout_s=max(0.1, deadline - self._clock()),
-        )
-        if decision.permitted and not targets:
-            raise MeshError(
-                Reason.IDENTITY_NOT_ALLOWED, "this identity may ask where questions may go, not send them"
-            )
-        return decision, targets
 
-    async def _at(self, target: Permitted, ask: _Ask[_T], left_s: float) -> AsyncGenerator[_T, None]:
-        """One node."""
-        endpoint = await reach(self._pool, target, min(left_s, CONNECT_TIMEOUT_S))
-        stub = retrieval_pb2_grpc.RetrievalStub(channel_to(self._pool, target, endpoint))
-        began = False
-        try:
-            async with aclosing(ask(stub, target.permit, left_s)) as events:
-                async for event in events:
-                    began = True
-                    yield event
-        except grpc.RpcError as error:
-            failure = from_rpc_error(error, began=began)
-            if failure.reason in (Reason.UNREACHABLE, Reason.NODE_LOST):
-                self._pool.drop(endpoint)
-            if failure.reason is Reason.CANCELLED:
-                # Not by this side, which would have closed the iterator: the node is going down.
-                failure = MeshError(Reason.NODE_LOST, "the node cancelled the call")
-            raise failure from None
+def _at(ask: _Ask[_T], permit: bytes, left_s: float, channel: grpc.aio.Channel) -> AsyncGenerator[_T, None]:
+    return ask(retrieval_pb2_grpc.RetrievalStub(channel), permit, left_s)
 
 
 async def _stream(call: Any, read: Callable[[Any], _T], last: type[object]) -> AsyncGenerator[_T, None]:
@@ -183,17 +152,3 @@ async def _stream(call: Any, read: Callable[[Any], _T], last: type[object]) -> A
         raise MeshError(Reason.NODE_LOST, "the node ended before its result")
     finally:
         call.cancel()
-
-
-def _refused(decision: Decision, tried: dict[SpiffeId, Reason], last: MeshError | None) -> MeshError:
-    """Nobody may ask, or nobody is left who could."""
-    if last is not None:
-        return MeshError(last.reason, _tried(last.message, tried), last.metadata, last.retry_after_s)
-    message = refusal_message(decision)
-    return PlacementRefused(refusal_of(decision), message, {"decision": decision.id}, None, decision)
-
-
-def _tried(message: str, tried: dict[SpiffeId, Reason]) -> str:
-    if not tried:
-        return message
-    return f"{message} (tried {', '.join(f'{n} ({r.code})' for n, r in tried.items())})"

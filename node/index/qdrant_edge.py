@@ -21,6 +21,7 @@ first point, so that a filter is part of the search itself.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,8 @@ _AT_ONCE = 64  # points in one write: some milliseconds in which nothing else ru
 # from real ones, the top 10 overlapped with exact search by 0.997, by 0.99 or more with filters that admit
 # 20 to 60 % of them; stricter ones are answered exactly.
 _M, _EF_CONSTRUCT, _EF = 16, 128, 128
-_SEARCH_THREADS = 4
+# One per segment that is searched; more than there are cores only wake each other.
+_SEARCH_THREADS = min(4, os.cpu_count() or 1)
 # Where a filter admits less than this share, a graph without the rest would fall apart: neighbours of
 # neighbours are looked at too. Above it that costs three times as much and finds hardly more.
 _SPARSE_BELOW = 0.1

@@ -13,6 +13,7 @@ from mesh.core.failover import (
     MAX_ATTEMPTS,
     MAX_PLACEMENTS,
     RECOVERY,
+    RECOVERY_OF_QUESTIONS,
     Accepted,
     AskPlacement,
     Completed,
@@ -256,3 +257,36 @@ def test_I1_only_offered_nodes_are_sent_to_and_it_always_ends(reasons, data):
 
 def todo_tokens(state: Delivery) -> int:
     return state.max_tokens - state.delivered
+
+
+def question() -> Delivery:
+    return Delivery(0, NOW + 100, RECOVERY_OF_QUESTIONS, movable=False)
+
+
+def test_a_question_goes_on_to_the_next_node_until_one_has_begun_to_answer() -> None:
+    placed = Placed((route(DE), route(FR)))
+    state, steps = run(question(), placed, Lost(Reason.INDEX_UNAVAILABLE), Accepted(""))
+    assert isinstance(steps[1], Send)
+    assert steps[1].route.node == FR
+    state, steps = run(state, Lost(Reason.NODE_LOST))
+    assert steps == [Fail(Reason.NODE_LOST, f"by {FR}", passed_on=True)]
+    assert state.phase is Phase.FAILED
+
+
+@pytest.mark.parametrize("reason", sorted(RECOVERY_OF_QUESTIONS.keys() - RECOVERY.keys(), key=str))
+def test_what_only_questions_recover_from_ends_an_inference(reason: Reason) -> None:
+    _, steps = run(fresh(), Placed((route(DE), route(FR))), Lost(reason))
+    assert steps[-1] == Fail(reason, f"by {DE}", passed_on=True)
+    _, steps = run(question(), Placed((route(DE), route(FR))), Lost(reason))
+    assert isinstance(steps[-1], Send)
+
+
+def test_if_all_nodes_say_the_same_of_a_question_the_caller_is_told_that() -> None:
+    lost = Lost(Reason.INDEX_UNAVAILABLE)
+    placed_anew = Placed((), Reason.NO_NODE_AVAILABLE)
+    _, steps = run(question(), Placed((route(DE), route(FR))), lost, lost, placed_anew)
+    assert isinstance(steps[-1], Fail)
+    assert steps[-1].reason is Reason.INDEX_UNAVAILABLE
+    _, steps = run(question(), Placed((route(DE), route(FR))), lost, Lost(Reason.NODE_LOST), placed_anew)
+    assert isinstance(steps[-1], Fail)
+    assert steps[-1].reason is Reason.NODE_LOST
