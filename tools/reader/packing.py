@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,19 +14,41 @@ from tools.reader.corpus import Question
 from tools.reader.model import Pointers
 
 BEGIN, END, SYSTEM, USER, ASSISTANT = range(5)
-SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+# Every sentence of the passages stands between two tokens of its own; past so many they come again.
+MARKS = 40
+_ROLES = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+_OPEN = tuple(f"<|s{number}|>" for number in range(MARKS))
+_CLOSE = tuple(f"<|e{number}|>" for number in range(MARKS))
+_TITLES = ("Dr", "Mr", "Ms")  # no sentence ends there
+SPECIAL = (*_ROLES, *_OPEN, *_CLOSE)
 
 # The system message is left out: this model knows its task, and the tokens are dear to it. The question is
 # put before the passages: a token of theirs sees only what is before it, and so can tell what is asked for.
+# Sentences are marked, with their passage's number inside: which one answers can then be said by one token,
+# and what follows is copied. Nobody sees the marks: they are special tokens, which decoding leaves out.
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] != 'system' %}"
-    "<|{{ message['role'] }}|>"
-    "{% if '\\nQuestion: ' in message['content'] %}"
-    "{% set pieces = message['content'].split('\\nQuestion: ') %}"
-    "Question: {{ pieces[-1] }}\\n{{ pieces[:-1] | join('\\n') }}"
-    "{% else %}{{ message['content'] }}{% endif %}<|end|>"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-).replace("\\n", "\n")
+    (
+        "{{ bos_token }}{% for message in messages %}{% if message['role'] != 'system' %}"
+        "<|{{ message['role'] }}|>"
+        "{% if '\\nQuestion: ' in message['content'] %}"
+        "{% set pieces = message['content'].split('\\nQuestion: ') %}"
+        "Question: {{ pieces[-1] }}\\n"
+        "{% set state = namespace(count=0, title=false) %}"
+        "{% for line in (pieces[:-1] | join('\\n')).split('\\n') %}"
+        "{% set number = line.split(' ')[0] %}"
+        "{% for part in line[number | length + 1:].split('. ') %}"
+        "{% if not state.title %}<|s{{ state.count % MARKS }}|>{% endif %} {{ part }}"
+        "{% set state.title = not loop.last and part[-2:] in ['Dr', 'Mr', 'Ms'] %}"
+        "{% if not loop.last %}.{% endif %}"
+        "{% if not state.title %} {{ number }}<|e{{ state.count % MARKS }}|>"
+        "{% set state.count = state.count + 1 %}{% endif %}"
+        "{% endfor %}{% endfor %}"
+        "{% else %}{{ message['content'] }}{% endif %}<|end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    .replace("\\n", "\n")
+    .replace("MARKS", str(MARKS))
+)
 
 
 # Which sentence it is, if any, is decided at its first token; the others mostly follow from it.
@@ -40,34 +61,40 @@ class Row:
 
     ids: list[int]
     weights: list[float]
-    starts: list[tuple[int, int]] = field(default_factory=list)  # (end of a sentence, its start)
     choices: list[tuple[int, int]] = field(default_factory=list)  # (who answers, end of the sentence)
 
 
-def prompt(question: str, passages: Sequence[str]) -> str:
-    """What the template makes of the user's message."""
+def prompt(question: str, passages: Sequence[str], first: int = 0) -> str:
+    """What the template makes of the user's message; marks count from `first`."""
     before, _, asked = reading_messages(question, passages)[-1].content.rpartition("\nQuestion: ")
-    return f"Question: {asked}\n{before}"
+    marked: list[str] = []
+    title, mark = False, first
+    for line in before.split("\n"):
+        number, _, text = line.partition(" ")
+        parts = text.split(". ")
+        for at, part in enumerate(parts):
+            last = at == len(parts) - 1
+            marked.append(f"{'' if title else _OPEN[mark % MARKS]} {part}{'' if last else '.'}")
+            title = not last and part[-2:] in _TITLES
+            if not title:
+                marked.append(f" {number}{_CLOSE[mark % MARKS]}")
+                mark += 1
+    return f"Question: {asked}\n" + "".join(marked)
 
 
-def row(tokenizer: Tokenizer, passages: Sequence[str], question: Question) -> Row:
+def row(tokenizer: Tokenizer, passages: Sequence[str], question: Question, first: int = 0) -> Row:
     """One question with its answer."""
-    text = prompt(question.text, passages)
-    encoded = tokenizer.encode(text, add_special_tokens=False)
-    ends = [end for _, end in encoded.offsets]
-    asked = [BEGIN, USER, *encoded.ids, END, ASSISTANT]
-    # With a space, so that its first word is the same token as in the passage.
-    answer = [*tokenizer.encode(" " + question.answer, add_special_tokens=False).ids, END]
-    weights = [0.0] * len(asked) + [FIRST_WEIGHT] + [1.0] * (len(answer) - 1)
-    packed = Row(asked + answer, weights)
-    said_at = 0  # whoever finds nothing looks at the very first token
+    text = prompt(question.text, passages, first)
+    asked = [BEGIN, USER, *tokenizer.encode(text, add_special_tokens=False).ids, END, ASSISTANT]
+    said, said_at = question.answer, 0  # whoever finds nothing looks at the very first token
     if question.passage is not None:
-        sentence = question.answer.rpartition(" [")[0]
-        start = text.index(sentence, text.index(f"\n[{question.passage + 1}] "))
-        said_at = 2 + bisect_left(ends, start + len(sentence))
-        packed.starts.append((said_at, 2 + bisect_right(ends, start)))
-    packed.choices += [(len(asked) - 1 + step, said_at) for step in range(min(3, len(answer)))]
-    return packed
+        # With a space, so that its first word is the same token as in the passage.
+        before, _, after = text.partition(f" {question.answer}")
+        said = f"{before[before.rindex('<|') :]} {question.answer}"
+        said_at = asked.index(tokenizer.token_to_id(after[: after.index("|>") + 2]))
+    answer = [*tokenizer.encode(said, add_special_tokens=False).ids, END]
+    weights = [0.0] * len(asked) + [FIRST_WEIGHT] + [1.0] * (len(answer) - 1)
+    return Row(asked + answer, weights, [(len(asked) - 1, said_at)])
 
 
 def repeats(rng: random.Random, vocabulary: int, tokens: int) -> Row:
@@ -98,7 +125,6 @@ class Batch:
     targets: torch.Tensor
     weights: torch.Tensor
     tokens: int
-    starts: Pointers
     choices: Pointers
 
 
@@ -129,9 +155,8 @@ def batch(rows: Sequence[Row], steady: bool = False) -> Batch:
         at = torch.cat((at, torch.full((-len(at) % PREDICTIONS_STEP,), flat.numel() - 1)))
     targets = torch.roll(ids, -1, 1).flatten()[at]
     tokens = sum(len(one.ids) for one in rows)
-    starts = _pointers([one.starts for one in rows])
     choices = _pointers([one.choices for one in rows])
-    return Batch(ids, positions, visible, at, targets, flat.flatten()[at], tokens, starts, choices)
+    return Batch(ids, positions, visible, at, targets, flat.flatten()[at], tokens, choices)
 
 
 def _pointers(rows: Sequence[Sequence[tuple[int, int]]]) -> Pointers:
