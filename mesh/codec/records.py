@@ -24,6 +24,7 @@ MAX_NAME_CHARS = 128
 MAX_REVOCATIONS = 4096
 MAX_BUNDLES = 256
 MAX_HEADS = 4096
+_LOG_KEY_BYTES = 32
 
 _TASKS_PB: Mapping[Task, records_pb2.ModelTask] = {
     Task.GENERATE: records_pb2.MODEL_TASK_GENERATE,
@@ -120,7 +121,15 @@ def _node_record_from_pb(message: records_pb2.NodeRecord) -> NodeRecord:
             for c in bounded("collections", message.collections, MAX_COLLECTIONS)
         ),
         software_version=_shown(message.software_version[:64]),
+        log_key=_log_key("log_key", message.log_key),
+        witness_key=_log_key("witness_key", message.witness_key),
     )
+
+
+def _log_key(name: str, key: bytes) -> bytes:
+    if len(key) not in (0, _LOG_KEY_BYTES):
+        raise MeshError(Reason.RECORD_MALFORMED, f"{name}: expected an Ed25519 key of {_LOG_KEY_BYTES} bytes")
+    return key
 
 
 def node_record_to_pb(record: NodeRecord) -> records_pb2.NodeRecord:
@@ -132,6 +141,8 @@ def node_record_to_pb(record: NodeRecord) -> records_pb2.NodeRecord:
             records_pb2.HeldCollection(name=held.name, digest=held.digest) for held in record.collections
         ],
         software_version=record.software_version,
+        log_key=record.log_key,
+        witness_key=record.witness_key,
     )
 
 

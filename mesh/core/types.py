@@ -328,12 +328,18 @@ class HeldCollection:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """What a node states about itself: how to reach it and what it serves."""
+    """What a node states about itself: how to reach it and what it serves.
+
+    `log_key` and `witness_key` are the Ed25519 public keys (32 bytes, or none) by which it signs its own log's
+    checkpoints and cosigns others'.
+    """
 
     endpoints: tuple[str, ...]
     models: tuple[Model, ...]
     collections: tuple[HeldCollection, ...] = ()
     software_version: str = ""
+    log_key: bytes = b""
+    witness_key: bytes = b""
 
     def serves(self, name: str, task: Task | None) -> Model | None:
         """The model of this name (any, if empty) that can do the task, or None."""

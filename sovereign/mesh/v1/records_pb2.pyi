@@ -41,16 +41,20 @@ class NodeFacts(_message.Message):
     def __init__(self, location: _Optional[str] = ..., operator_domicile: _Optional[str] = ..., controller: _Optional[str] = ..., admin_access: _Optional[_Iterable[str]] = ..., assurances: _Optional[_Iterable[str]] = ..., cordoned: _Optional[bool] = ..., dns_name: _Optional[str] = ...) -> None: ...
 
 class NodeRecord(_message.Message):
-    __slots__ = ("endpoints", "models", "software_version", "collections")
+    __slots__ = ("endpoints", "models", "software_version", "collections", "log_key", "witness_key")
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    LOG_KEY_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_KEY_FIELD_NUMBER: _ClassVar[int]
     endpoints: _containers.RepeatedScalarFieldContainer[str]
     models: _containers.RepeatedCompositeFieldContainer[Model]
     software_version: str
     collections: _containers.RepeatedCompositeFieldContainer[HeldCollection]
-    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., software_version: _Optional[str] = ..., collections: _Optional[_Iterable[_Union[HeldCollection, _Mapping]]] = ...) -> None: ...
+    log_key: bytes
+    witness_key: bytes
+    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., software_version: _Optional[str] = ..., collections: _Optional[_Iterable[_Union[HeldCollection, _Mapping]]] = ..., log_key: _Optional[bytes] = ..., witness_key: _Optional[bytes] = ...) -> None: ...
 
 class HeldCollection(_message.Message):
     __slots__ = ("name", "digest")

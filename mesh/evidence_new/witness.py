@@ -1,0 +1,202 @@
+"""A witness: remembers the newest checkpoint of each log that it was shown, and cosigns what follows from it.
+
+Rules kept here:
+- What was seen is on disk before a cosignature leaves: a witness that is killed forgets nothing that it signed.
+- What it remembers is never guessed: a file that cannot be read is a refusal, not a log that was never seen.
+- What does not follow (mesh/core/witness.py) is refused, and kept as an alarm with both checkpoints, which
+  carry the log's own signature: whoever sees them needs nobody's word. The first 16 of each log are kept.
+
+Cosignatures are C2SP tlog-cosignature's, of whole seconds. No entry is written to the witness's own log: two
+logs that witness each other would never rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mesh.core.errors import MeshError, Reason
+from mesh.core.notes import (
+    COSIGNATURE,
+    ED25519,
+    Checkpoint,
+    VerifierKey,
+    parse_note,
+    sign,
+    verify,
+)
+from mesh.core.receipt import origin_of
+from mesh.core.types import SpiffeId
+from mesh.core.witness import REASONS, Behind, Finding, Wrong, judge
+from mesh.evidence.base import Signer, damaged, unavailable
+from mesh.identity.log_keys import verify_ed25519
+from mesh.identity.private_files import make_private_directory, read_file, write_file
+
+_LOG = logging.getLogger(__name__)
+
+MAX_NOTE_BYTES = 16 * 1024
+MAX_ALARMS_OF_A_LOG = 16
+MAX_ALARMS = 1024
+_MAX_FILE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something wrong with a log. `seen` and `offered` are its checkpoints, signed notes; `at` Unix seconds."""
+
+    origin: str
+    finding: str
+    detail: str
+    at: float
+    seen: str
+    offered: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    key: bytes
+    note: bytes
+    checkpoint: Checkpoint
+
+
+class Witness:
+    """Of one node. `folder` is its own; `clock` is Unix seconds. One event loop."""
+
+    def __init__(self, folder: Path, node: SpiffeId, signer: Signer, clock: Callable[[], float]) -> None:
+        self.key = VerifierKey(origin_of(node), COSIGNATURE, signer.public)
+        self._folder = folder
+        self._alarms = folder / "alarms"
+        self._signer = signer
+        self._clock = clock
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._known: dict[str, _Seen] = {}
+
+    async def cosign(
+        self, origin: str, log_key: bytes, note: bytes, old_size: int, proof: Sequence[bytes]
+    ) -> tuple[str, int]:
+        """(signature line, size), or ("", the size that was seen) if that is not `old_size`.
+
+        `origin` and `log_key` are the asking log's, as its node's record in force says. Raises NOTE_INVALID,
+        LOG_FORKED, LOG_ROLLED_BACK, PROOF_INVALID, EVIDENCE_DAMAGED, EVIDENCE_UNAVAILABLE.
+        """
+        if len(note) > MAX_NOTE_BYTES:
+            raise MeshError(Reason.NOTE_INVALID, f"checkpoint: expected at most {MAX_NOTE_BYTES} bytes")
+        parsed = parse_note(note)
+        verify(parsed, [VerifierKey(origin, ED25519, log_key)], verify_ed25519)
+        offered = Checkpoint.parse(parsed.text)
+        if offered.origin != origin:
+            raise MeshError(Reason.NOTE_INVALID, "checkpoint: expected one of the caller's own log")
+        async with self._locks.setdefault(origin, asyncio.Lock()):
+            seen = await self._seen(origin)
+            if seen is not None and seen.key != log_key:
+                await self._alarm(
+                    origin, Wrong(Finding.NEW_KEY, "its log began anew under another key"), seen.note, note
+                )
+                seen = None
+            verdict = judge(seen.checkpoint if seen else None, offered, old_size, proof)
+            if isinstance(verdict, Behind):
+                return "", verdict.size
+            if isinstance(verdict, Wrong):
+                await self._alarm(origin, verdict, seen.note if seen else b"", note)
+                raise MeshError(REASONS[verdict.finding], f"the log of {origin}: {verdict.detail}")
+            if seen is None or seen.checkpoint != offered:
+                await self._keep(origin, _Seen(log_key, note, offered))
+            line = sign(parsed.text, self.key, self._signer.sign, timestamp=int(self._clock())).line
+            return line, offered.size
+
+    async def alarms(self) -> tuple[Alarm, ...]:
+        """Those that are kept, oldest first."""
+        return await asyncio.to_thread(self._read_alarms)
+
+    async def _seen(self, origin: str) -> _Seen | None:
+        if (known := self._known.get(origin)) is None:
+            known = await asyncio.to_thread(self._load, origin)
+            if known is not None:
+                self._known[origin] = known
+        return known
+
+    async def _keep(self, origin: str, seen: _Seen) -> None:
+        await asyncio.to_thread(self._store, origin, seen)
+        self._known[origin] = seen
+
+    async def _alarm(self, origin: str, wrong: Wrong, seen: bytes, offered: bytes) -> None:
+        _LOG.critical("the log of %s: %s (%s)", origin, wrong.detail, wrong.finding)
+        alarm = Alarm(
+            origin, str(wrong.finding), wrong.detail, self._clock(), seen.decode(), offered.decode()
+        )
+        await asyncio.to_thread(self._store_alarm, alarm)
+
+    def _path(self, origin: str) -> Path:
+        return self._folder / f"{_name(origin)}.json"
+
+    def _load(self, origin: str) -> _Seen | None:
+        path = self._path(origin)
+        try:
+            document = json.loads(read_file(path, private=True, limit=_MAX_FILE_BYTES))
+            note = str(document["note"]).encode()
+            key = base64.b64decode(document["key"], validate=True)
+            verify(parse_note(note), [VerifierKey(origin, ED25519, key)], verify_ed25519)
+            checkpoint = Checkpoint.parse(parse_note(note).text)
+            if checkpoint.origin != origin or document["origin"] != origin:
+                raise ValueError
+        except MeshError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return None
+            raise self._unreadable(path) from None
+        except (ValueError, TypeError, LookupError):
+            raise self._unreadable(path) from None
+        return _Seen(key, note, checkpoint)
+
+    def _unreadable(self, path: Path) -> MeshError:
+        return damaged(
+            f"{path.name}: expected what this witness has seen of a log; nothing of that log is cosigned until"
+            " the file is restored, or removed by somebody who has looked into it"
+        )
+
+    def _store(self, origin: str, seen: _Seen) -> None:
+        document = {"origin": origin, "key": base64.b64encode(seen.key).decode(), "note": seen.note.decode()}
+        self._write(self._path(origin), document)
+
+    def _store_alarm(self, alarm: Alarm) -> None:
+        for number in range(MAX_ALARMS_OF_A_LOG):
+            path = self._alarms / f"{_name(alarm.origin)}-{number}.json"
+            if not path.exists():
+                self._write(path, asdict(alarm))
+                return
+            found = _read_alarm(path)
+            if found is not None and _same(found, alarm):
+                return
+
+    def _write(self, path: Path, document: object) -> None:
+        try:
+            make_private_directory(path.parent)
+            write_file(path, json.dumps(document, indent=1).encode(), replace=True)
+        except OSError:
+            raise unavailable("what this witness has seen cannot be written, so it signs nothing") from None
+
+    def _read_alarms(self) -> tuple[Alarm, ...]:
+        paths = sorted(self._alarms.glob("*.json"))[:MAX_ALARMS] if self._alarms.is_dir() else []
+        found = [alarm for path in paths if (alarm := _read_alarm(path)) is not None]
+        return tuple(sorted(found, key=lambda alarm: alarm.at))
+
+
+def _read_alarm(path: Path) -> Alarm | None:
+    try:
+        return Alarm(**json.loads(read_file(path, private=True, limit=_MAX_FILE_BYTES)))
+    except (ValueError, TypeError, MeshError):
+        _LOG.error("%s: expected an alarm", path.name)
+        return None
+
+
+def _same(one: Alarm, other: Alarm) -> bool:
+    return (one.finding, one.seen, one.offered) == (other.finding, other.seen, other.offered)
+
+
+def _name(origin: str) -> str:
+    return hashlib.sha256(origin.encode()).hexdigest()[:40]
