@@ -22,7 +22,9 @@ from control.config import ControlSettings, load_config
 from control.plane import ControlPlane, Parts
 from mesh.core.errors import MeshError, Reason
 from mesh.core.policy import validate_policy
-from mesh.evidence import FileDecisionLog
+from mesh.core.types import SpiffeId
+from mesh.evidence import open_log
+from mesh.evidence.configured import ACTIONS
 from mesh.identity.ca import CertificateAuthority
 from mesh.identity.private_files import make_private_directory, read_file
 from mesh.ids import id_maker
@@ -86,11 +88,13 @@ def parts_of(settings: ControlSettings) -> Parts:
     if settings.bootstrap.policy is not None:
         policy = read_file(settings.bootstrap.policy, limit=MAX_POLICY_FILE_BYTES).decode()
         validate_policy(policy)
+    ca = CertificateAuthority.load(settings.authority_directory)
+    identity = SpiffeId(ca.trust_domain, f"/control/{settings.name}")
     return Parts(
-        ca=CertificateAuthority.load(settings.authority_directory),
+        ca=ca,
         store=open_store(settings.board),
-        decisions=FileDecisionLog.open(settings.state_directory / "decisions.jsonl"),
-        actions=FileDecisionLog.open(settings.state_directory / "actions.jsonl"),
+        decisions=open_log(settings.state_directory, identity),
+        actions=open_log(settings.state_directory, identity, ACTIONS),
         state_directory=settings.state_directory,
         clock=time.time,
         random=random.random,

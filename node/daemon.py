@@ -22,7 +22,7 @@ from typing import Any
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
-from mesh.evidence import FileDecisionLog
+from mesh.evidence import open_log
 from mesh.identity.names import dns_name_of
 from mesh.identity.source import Renew, SvidSource
 from mesh.rpc.channels import ChannelPool
@@ -115,7 +115,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
     pool = ChannelPool(source)
     store = open_store(settings.board)
     made = engine or make_engine(settings.engine, settings.state_directory)
-    log = FileDecisionLog.open(settings.state_directory / "decisions.jsonl")
+    log = open_log(settings.state_directory, source.id)
     runtime = NodeRuntime(
         NodeParts(
             source=source,

@@ -282,6 +282,22 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
             "Tell its operator; if it goes on, forbid the node.",
         ),
     },
+    "Evidence": {
+        Reason.PROOF_INVALID: (
+            "A Merkle proof, or a tile that proofs are made from, does not hold.",
+            "Ask for it again; if it stays so, whoever gave it cannot show what they claim.",
+        ),
+        Reason.NOTE_INVALID: (
+            "A checkpoint, a signed note or a verifier key is malformed, or not signed by whom it should be.",
+            "Compare the verifier key with the one that the log's operator published.",
+        ),
+        Reason.EVIDENCE_DAMAGED: (
+            "A log's files are torn, altered, incomplete, or not those that it has signed for. Nothing was"
+            " overwritten.",
+            "The message names the file. Restore the folder and its key from a backup; or keep both aside as"
+            " they are, for whoever looks into it, and start with an empty folder and a new key.",
+        ),
+    },
     "Operation": {
         Reason.CONFIG_INVALID: (
             "A configuration or a local file does not hold.",
