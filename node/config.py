@@ -142,6 +142,12 @@ class RetrievalSettings(Settings):
         return self
 
 
+class EvidenceSettings(Settings):
+    """Of how many other authorities witnesses have to cosign this node's checkpoints; 0: nobody is asked."""
+
+    witnesses: int = Field(default=2, ge=0, le=16)
+
+
 class NodeSettings(Settings):
     """The whole file."""
 
@@ -155,6 +161,7 @@ class NodeSettings(Settings):
     status: StatusSettings = StatusSettings()
     placement: PlacementSettings = PlacementSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from typing import Any
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 from mesh.evidence import open_log
+from mesh.identity.log_keys import LogKey
 from mesh.identity.names import dns_name_of
 from mesh.identity.source import Renew, SvidSource
 from mesh.rpc.channels import ChannelPool
@@ -35,6 +36,7 @@ from node.engine.base import Engine
 from node.engine.remote import RemoteEngine
 from node.engine.scripted import ScriptedEngine
 from node.engine.spec import EngineSpec
+from node.evidence.parts import EvidenceParts
 from node.index.embedding import EngineEmbedder, LocalEmbedder, TextEmbedder
 from node.retrieval.parts import RetrievalParts
 from node.runtime import NodeParts, NodeRuntime
@@ -130,6 +132,11 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
             status=settings.status,
             placement=settings.placement,
             retrieval=_retrieval(settings, made),
+            evidence=EvidenceParts(
+                settings.state_directory / "evidence" / "witness",
+                LogKey.load_or_make(settings.state_directory / "evidence" / "witness.key"),
+                settings.evidence,
+            ),
         )
     )
     try:

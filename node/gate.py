@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ from mesh import codec
 from mesh.core.decision import Decision
 from mesh.core.errors import MeshError, Reason
 from mesh.core.placement import Placer
-from mesh.core.snapshot import Snapshot
+from mesh.core.snapshot import Snapshot, TrustBundle
 from mesh.core.types import Action, Principal, RequestContext, SpiffeId
 from mesh.evidence import DecisionLog, context_entry, decision_entry
 from mesh.identity.peer import Peer, peer_of
@@ -105,6 +105,11 @@ class Gate:
     def snapshot(self) -> Snapshot:
         """The node's newest records."""
         return self._view.snapshot
+
+    @property
+    def bundles(self) -> Mapping[str, TrustBundle]:
+        """Whose certificates are accepted now."""
+        return self._source.bundles
 
     def begin(self, kind: str) -> Entry:
         """The evidence of one call, to be filled in."""

@@ -21,7 +21,7 @@ from mesh.core.placement import Placer
 from mesh.core.policy import PolicyEngine
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import NodeRecord, NodeStatus
-from mesh.evidence import DecisionLog
+from mesh.evidence.base import EvidenceLog
 from mesh.identity.source import Renew, SvidSource
 from mesh.identity.tls import server_credentials
 from mesh.ids import id_maker
@@ -35,6 +35,8 @@ from node.api import inference
 from node.api.inference import InferenceService
 from node.config import ServingSettings, StatusSettings
 from node.engine.base import Engine, EngineState
+from node.evidence import service as evidence_service
+from node.evidence.parts import EvidenceParts, NodeEvidence
 from node.gate import Gate
 from node.live_calls import LiveCalls
 from node.oversight import Oversight
@@ -62,7 +64,7 @@ class NodeParts:
     source: SvidSource
     store: RecordStore
     engine: Engine
-    log: DecisionLog
+    log: EvidenceLog
     listen: tuple[str, ...]
     advertise: tuple[str, ...] = ()
     board_cache: Path | None = None
@@ -71,6 +73,7 @@ class NodeParts:
     status: StatusSettings = field(default_factory=StatusSettings)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     retrieval: RetrievalParts | None = None
+    evidence: EvidenceParts | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -134,6 +137,9 @@ class NodeRuntime:
             lease_s=parts.status.lease_s,
         )
         self.retrieval = self._make_retrieval(parts.retrieval) if parts.retrieval is not None else None
+        self.evidence: NodeEvidence | None = None
+        if parts.evidence is not None:
+            self.evidence = NodeEvidence(parts.evidence, parts.log, self.gate, self.board, source, clock)
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
         self._version = software_version()
@@ -185,6 +191,8 @@ class NodeRuntime:
         )
         if self.retrieval is not None:
             self.retrieval.add_to(server)
+        if self.evidence is not None:
+            self.evidence.add_to(server)
         return server
 
     @property
@@ -206,6 +214,9 @@ class NodeRuntime:
         if self.retrieval is not None:
             self.retrieval.start()
             await self.server.set_serving(True, SERVICE_NAMES)
+        if self.evidence is not None:
+            await self.server.set_serving(True, [evidence_service.SERVICE_NAME])
+            self._run("witnessing", self.evidence.run())
         await self.engine.start()
         self._run("board", self.board.run())
         self._run("oversight", self.oversight.run())
@@ -237,6 +248,8 @@ class NodeRuntime:
         await self.publisher.aclose()
         if self.retrieval is not None:
             await self.retrieval.aclose()
+        if self.evidence is not None:
+            await self.evidence.aclose()
         await self.engine.aclose()
         await self.parts.log.aclose()
 
@@ -266,7 +279,10 @@ class NodeRuntime:
         every list."""
         models = self.engine.models
         held = self.retrieval.held() if self.retrieval is not None else ()
-        return NodeRecord(self.endpoints, models, held, self._version) if models else None
+        if not models:
+            return None
+        keys = (self.evidence.log_key, self.evidence.witness.key.public) if self.evidence else (b"", b"")
+        return NodeRecord(self.endpoints, models, held, self._version, *keys)
 
     def _status(self) -> NodeStatus:
         if self.admission.slots != self.engine.capacity:

@@ -297,6 +297,22 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
             "The message names the file. Restore the folder and its key from a backup; or keep both aside as"
             " they are, for whoever looks into it, and start with an empty folder and a new key.",
         ),
+        Reason.LOG_FORKED: (
+            "A node's log shows two different lists of the same length: it was rewritten.",
+            "`meshctl audit alarms` has both checkpoints, signed by that log. Talk to whoever runs that node.",
+        ),
+        Reason.LOG_ROLLED_BACK: (
+            "A node's log goes on from less than it had shown: entries were lost or taken out.",
+            "`meshctl audit alarms` has both checkpoints. A log that was restored from an old backup does this, too.",
+        ),
+        Reason.RECEIPT_INVALID: (
+            "A receipt was altered, is not whole, or rests on authorities whose roots were not given.",
+            "The message says what was expected. Give every authority's bundle with --trust; else it proves nothing.",
+        ),
+        Reason.RECEIPT_UNWITNESSED: (
+            "All of a receipt holds, but too few other authorities have cosigned its checkpoint.",
+            "Fetch it again in a few seconds, or lower --witnesses and rely on the log's operator.",
+        ),
     },
     "Operation": {
         Reason.CONFIG_INVALID: (

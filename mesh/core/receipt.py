@@ -34,7 +34,8 @@ WITNESSES = 2
 """Of so many other authorities before a checkpoint counts, unless somebody asks for more or fewer."""
 
 
-class ProvenEntry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ProvenEntry:
     """One entry of a log as it was logged (JSON), its index, and its inclusion proof."""
 
     index: int
@@ -44,7 +45,7 @@ class ProvenEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One log's part. `record` and `witnesses` are signed envelopes of node records; `checkpoint` is a note."""
+    """One log's part. `record` and `witnesses` are envelopes of node records; `checkpoint` is a note."""
 
     node: SpiffeId
     entries: tuple[ProvenEntry, ...]
@@ -123,7 +124,7 @@ Opener = Callable[[bytes, float], Attested]
 
 
 class Cosigned(NamedTuple):
-    """A witness's word: it saw this checkpoint at this time (Unix seconds) and it followed from all before."""
+    """A witness's word: at this time (Unix seconds) it saw this checkpoint follow from all before."""
 
     witness: SpiffeId
     at: int
@@ -214,7 +215,7 @@ def _bound(end: End) -> None:
     if not 1 <= len(end.entries) <= MAX_ENTRIES or len(end.witnesses) > MAX_WITNESSES:
         _invalid(f"{end.node}: 1 to {MAX_ENTRIES} entries and at most {MAX_WITNESSES} witnesses")
     if len(end.checkpoint) > MAX_NOTE_CHARS or any(len(e.proof) > MAX_PROOF_HASHES for e in end.entries):
-        _invalid(f"{end.node}: a checkpoint of {MAX_NOTE_CHARS} bytes and proofs of {MAX_PROOF_HASHES} hashes")
+        _invalid(f"{end.node}: a checkpoint and proofs within their limits")
     indexes = [each.index for each in end.entries]
     if indexes != sorted(set(indexes)):
         _invalid(f"{end.node}: entries in the order of the log, each once")
@@ -222,10 +223,10 @@ def _bound(end: End) -> None:
 
 def _stated_times(note: Note) -> dict[str, int]:
     """By name, the times that cosignatures state: believed once the signatures are verified."""
-    # The first line is the log's own; a cosignature is eight bytes of time and a signature.
+    # A cosignature is eight bytes of time and a signature of 64; the log's own line has no time.
     return {
         each.name: int.from_bytes(each.signature[:8], "big")
-        for each in note.signatures[1:]
+        for each in note.signatures
         if len(each.signature) == 72
     }
 

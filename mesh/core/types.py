@@ -330,8 +330,8 @@ class HeldCollection:
 class NodeRecord:
     """What a node states about itself: how to reach it and what it serves.
 
-    `log_key` and `witness_key` are the Ed25519 public keys (32 bytes, or none) by which it signs its own log's
-    checkpoints and cosigns others'.
+    `log_key` and `witness_key` are the Ed25519 public keys (32 bytes, or none) by which it signs its own
+    log's checkpoints and cosigns others'.
     """
 
     endpoints: tuple[str, ...]

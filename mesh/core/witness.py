@@ -1,11 +1,11 @@
 """Witnessing: does this checkpoint follow from what was seen of the log before?
 
 Whoever owns a log's machine can rewrite the log, but not unseen: nodes of other authorities keep the newest
-checkpoint that they were shown and cosign only what provably begins with it. The semantics are those of C2SP
-tlog-witness. What does not follow is an alarm, and two checkpoints with the log's own signature under them are
-its proof.
+checkpoint that they were shown and cosign only what provably begins with it. The semantics are those of
+C2SP tlog-witness. What does not follow is an alarm, and two checkpoints with the log's own signature under
+them are its proof.
 
-Pure: what was seen comes in as an argument, and whoever calls keeps what comes out, before anybody hears of it.
+Pure: what was seen comes in as an argument; whoever calls keeps what comes out before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def judge(
     size = seen.size if seen is not None else 0
     if seen is not None and offered.size < size:
         return Wrong(
-            Finding.ROLLBACK, f"it had shown {size} entries and now goes on from {offered.size}, which is less"
+            Finding.ROLLBACK,
+            f"it had shown {size} entries and now goes on from {offered.size}",
         )
     if seen is not None and offered.size == size:
         if offered.root != seen.root:
@@ -75,12 +76,13 @@ def judge(
     if old_size != size:
         return Behind(size)
     if seen is None or size == 0:
-        return Follows() if not proof else Wrong(Finding.INCONSISTENT, "nothing was seen, and yet there is a proof")
+        # Every log begins with the empty one.
+        return Wrong(Finding.INCONSISTENT, "it proves what needs no proof") if proof else Follows()
     try:
         verify_consistency(size, offered.size, seen.root, offered.root, proof)
     except MeshError:
         return Wrong(
             Finding.INCONSISTENT,
-            f"its proof does not show that its {offered.size} entries begin with the {size} that it had shown",
+            f"it does not show that its {offered.size} entries begin with the {size} that it had shown",
         )
     return Follows()

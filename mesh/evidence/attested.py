@@ -1,4 +1,4 @@
-"""Whose log a checkpoint is of, offline: node records as they stood at a moment, by nothing but trust bundles."""
+"""Whose log a checkpoint is of, offline: node records as they stood at a moment, by trust bundles alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A witness: remembers the newest checkpoint of each log that it was shown, and cosigns what follows from it.
 
 Rules kept here:
-- What was seen is on disk before a cosignature leaves: a witness that is killed forgets nothing that it signed.
+- What was seen is on disk before a cosignature leaves: a witness that is killed forgets nothing it signed.
 - What it remembers is never guessed: a file that cannot be read is a refusal, not a log that was never seen.
 - What does not follow (mesh/core/witness.py) is refused, and kept as an alarm with both checkpoints, which
   carry the log's own signature: whoever sees them needs nobody's word. The first 16 of each log are kept.
@@ -48,7 +48,7 @@ _MAX_FILE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something wrong with a log. `seen` and `offered` are its checkpoints, signed notes; `at` Unix seconds."""
+    """Something wrong with a log. `seen` and `offered` are its checkpoints, as notes; `at` in Unix seconds."""
 
     origin: str
     finding: str
@@ -155,8 +155,8 @@ class Witness:
 
     def _unreadable(self, path: Path) -> MeshError:
         return damaged(
-            f"{path.name}: expected what this witness has seen of a log; nothing of that log is cosigned until"
-            " the file is restored, or removed by somebody who has looked into it"
+            f"{path.name}: expected what this witness has seen of a log; none of that log's checkpoints is"
+            " cosigned until the file is restored, or removed by somebody who has looked into it"
         )
 
     def _store(self, origin: str, seen: _Seen) -> None:

@@ -1,0 +1,82 @@
+"""The Evidence service's messages, read as hostile and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mesh.core.errors import MeshError, Reason
+from mesh.core.merkle import HASH_BYTES, MAX_PROOF_HASHES
+from mesh.core.receipt import MAX_ENTRIES, MAX_NOTE_CHARS, MAX_WITNESSES, End, ProvenEntry
+from mesh.core.records import MAX_ENVELOPE_BYTES
+from mesh.core.tiles import MAX_ENTRY_BYTES
+from mesh.core.types import SpiffeId
+from sovereign.mesh.v1 import evidence_pb2
+
+MAX_ID_CHARS = 64
+MAX_WAIT_MS = 10_000
+_MAX_LINE_CHARS = 1024
+
+
+def cosign_from_pb(request: evidence_pb2.CosignRequest) -> tuple[bytes, int, tuple[bytes, ...]]:
+    """(checkpoint, old size, proof); REQUEST_INVALID."""
+    if len(request.checkpoint) > MAX_NOTE_CHARS:
+        raise MeshError(Reason.REQUEST_INVALID, f"checkpoint: expected at most {MAX_NOTE_CHARS} characters")
+    return request.checkpoint.encode(), request.old_size, _proof(request.proof, Reason.REQUEST_INVALID)
+
+
+def cosigned_from_pb(answer: evidence_pb2.CosignResponse) -> tuple[str, int]:
+    """(signature line or "", size); PEER_MISBEHAVED."""
+    if len(answer.signature) > _MAX_LINE_CHARS or "\n" in answer.signature:
+        raise _misbehaved("a signature on one line")
+    return answer.signature, answer.size
+
+
+def prove_from_pb(request: evidence_pb2.ProveRequest) -> tuple[str, float]:
+    """(id, seconds to wait); REQUEST_INVALID."""
+    if not 1 <= len(request.id) <= MAX_ID_CHARS or not request.id.isprintable():
+        raise MeshError(Reason.REQUEST_INVALID, f"id: expected 1 to {MAX_ID_CHARS} printable characters")
+    if request.wait_ms > MAX_WAIT_MS:
+        raise MeshError(Reason.REQUEST_INVALID, f"wait_ms: expected at most {MAX_WAIT_MS}")
+    return request.id, request.wait_ms / 1000
+
+
+def end_to_pb(end: End) -> evidence_pb2.ProveResponse:
+    """Writes it; the node is known by who answers."""
+    return evidence_pb2.ProveResponse(
+        entries=[
+            evidence_pb2.ProvenEntry(index=each.index, entry=each.entry, proof=each.proof)
+            for each in end.entries
+        ],
+        checkpoint=end.checkpoint.decode(),
+        record=end.record,
+        witnesses=end.witnesses,
+    )
+
+
+def end_from_pb(answer: evidence_pb2.ProveResponse, node: SpiffeId) -> End:
+    """What `node` shows; PEER_MISBEHAVED if it is not of the form. Whether it holds is not looked at here."""
+    if not 1 <= len(answer.entries) <= MAX_ENTRIES or len(answer.witnesses) > MAX_WITNESSES:
+        raise _misbehaved(f"1 to {MAX_ENTRIES} entries and at most {MAX_WITNESSES} witnesses")
+    envelopes = (answer.record, *answer.witnesses)
+    if len(answer.checkpoint) > MAX_NOTE_CHARS or any(len(e) > MAX_ENVELOPE_BYTES for e in envelopes):
+        raise _misbehaved("a checkpoint and records within their limits")
+    return End(
+        node, tuple(map(_entry, answer.entries)), answer.checkpoint.encode(), envelopes[0], envelopes[1:]
+    )
+
+
+def _entry(entry: evidence_pb2.ProvenEntry) -> ProvenEntry:
+    if len(entry.entry) > MAX_ENTRY_BYTES or not entry.entry.isascii():
+        raise _misbehaved(f"entries of at most {MAX_ENTRY_BYTES} bytes of ASCII")
+    return ProvenEntry(entry.index, entry.entry, _proof(entry.proof, Reason.PEER_MISBEHAVED))
+
+
+def _proof(hashes: Iterable[bytes], reason: Reason) -> tuple[bytes, ...]:
+    found = tuple(hashes)
+    if len(found) > MAX_PROOF_HASHES or any(len(each) != HASH_BYTES for each in found):
+        raise MeshError(reason, f"proof: expected at most {MAX_PROOF_HASHES} hashes of {HASH_BYTES} bytes")
+    return found
+
+
+def _misbehaved(what: str) -> MeshError:
+    return MeshError(Reason.PEER_MISBEHAVED, f"expected {what}")

@@ -1,0 +1,193 @@
+"""What a verified receipt proves, in words, and what it does not.
+
+The ends are held against each other first: a log's entries prove something about a request only if they speak
+of the same one. What links them is the decision's id, which the permit carries from one end to the other.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.core.errors import MeshError, Reason
+from mesh.core.receipt import VerifiedEnd
+from mesh.core.text import shortened
+
+_MAX_CHARS = 400
+
+NOT_PROVEN = (
+    "that a node did what its log says: a log shows what was recorded, not what was left out",
+    "that the caller classed its data rightly, or meant the purpose that it stated",
+    "where a machine stands or who controls it: that is what its authority states",
+    "what was asked or answered: no payload is in any log",
+    "that certificates which were good then have not been revoked since",
+)
+_NO_WITNESS = "that {} has not rewritten its log since: nobody else has cosigned it"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Sentences for people; `decisions` are the ids that the receipt is about."""
+
+    decisions: tuple[str, ...]
+    proven: tuple[str, ...]
+    not_proven: tuple[str, ...]
+
+
+def story_of(ends: Sequence[VerifiedEnd]) -> Story:
+    """The story of a receipt whose proofs hold; RECEIPT_INVALID if its ends are not of one request."""
+    first = _ids(ends[0].entries)
+    for end in ends[1:]:
+        if not first & _ids(end.entries):
+            raise MeshError(
+                Reason.RECEIPT_INVALID,
+                f"the receipt does not hold: expected entries of {end.node} about the same request",
+            )
+    proven: list[str] = []
+    for end in ends:
+        proven += [_line(end, index, entry) for index, entry in end.entries]
+        proven.append(_witnessed(end))
+    lacking = tuple(_NO_WITNESS.format(end.node) for end in ends if not end.witnessed)
+    return Story(tuple(sorted(first)), tuple(proven), (*lacking, *NOT_PROVEN))
+
+
+def _ids(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> set[str]:
+    """The decisions that entries are about: their own, the one that they rest on."""
+    found: set[str] = set()
+    for _, entry in entries:
+        permit, decision = _mapping(entry.get("permit")), _mapping(entry.get("decision"))
+        ids = (entry.get("id"), decision.get("id"), permit.get("decision"))
+        found |= {each for each in ids if isinstance(each, str) and each}
+    return found
+
+
+def _line(end: VerifiedEnd, index: int, entry: Mapping[str, Any]) -> str:
+    what = _WORDS.get(str(entry["kind"]), _other)(entry)
+    return f"{end.node} logged as entry {index}, {_time(entry.get('at'))}: {shortened(what, _MAX_CHARS)}"
+
+
+def _witnessed(end: VerifiedEnd) -> str:
+    size, root = end.checkpoint.size, end.checkpoint.root.hex()[:16]
+    whole = f"that is part of its log of {size} entries with the root {root}…"
+    if not end.witnessed:
+        return f"{whole}, which it has signed"
+    who = ", ".join(f"{each.witness} ({_time(each.at)})" for each in end.witnessed)
+    return f"{whole}, which it has signed and others have seen to follow from all they saw before: {who}"
+
+
+def _placed(entry: Mapping[str, Any]) -> str:
+    decision = _mapping(entry.get("decision"))
+    if "refused" in entry:
+        return f"{_who(entry)} asked where {_data(entry)} may go, and was refused ({entry['refused']})"
+    if not decision.get("permitted"):
+        return f"{_who(entry)} may send {_data(entry)} nowhere ({_refusals(decision)})"
+    return (
+        f"{_who(entry)} may send {_data(entry)} to {_nodes(decision)}, by {_policies(decision)};"
+        f" {decision.get('refused_total', 0)} refused"
+    )
+
+
+def _served(entry: Mapping[str, Any]) -> str:
+    decision, permit = _mapping(entry.get("decision")), _mapping(entry.get("permit"))
+    by = (
+        f"on the permit of decision {permit['decision']} by {permit.get('signer')}"
+        if permit
+        else "without a permit"
+    )
+    if entry.get("outcome") == "refused":
+        return f"refused {_who(entry)} ({entry.get('reason')}), {by}"
+    levels = _mapping(entry.get("levels"))
+    seen = f"; groups of documents by level: {_counts(levels)}" if levels else ""
+    served = f"decided for itself and served {_who(entry)} with {_data(entry)}"
+    return f"{served}, {by}, by {_policies(decision)}{seen}"
+
+
+def _asked(entry: Mapping[str, Any]) -> str:
+    asks = _mapping(entry.get("asks"))
+    if entry.get("outcome") == "refused":
+        return _served(entry)
+    return f"{_served(entry)}; asked {_nodes(asks) or 'no node'}, not {_refusals(asks) or 'leaving any out'}"
+
+
+def _covered(entry: Mapping[str, Any]) -> str:
+    nodes = [_mapping(each) for each in _list(entry.get("nodes"))]
+    return "what became of each: " + ", ".join(
+        f"{each.get('node')} {each.get('outcome')}" + (f" ({each['reason']})" if each.get("reason") else "")
+        for each in nodes
+    )
+
+
+def _released(entry: Mapping[str, Any]) -> str:
+    to = entry.get("requester", entry.get("caller"))
+    return f"released to {to}, chunks by level: {_counts(_mapping(entry.get('released')))}"
+
+
+def _cut(entry: Mapping[str, Any]) -> str:
+    return f"cut the request off ({entry.get('reason')})"
+
+
+def _other(entry: Mapping[str, Any]) -> str:
+    return f"an entry of the kind {entry['kind']}"
+
+
+_WORDS = {
+    "place": _placed,
+    "serve": _served,
+    "shard": _served,
+    "search": _asked,
+    "answer": _asked,
+    "fetch": _asked,
+    "covered": _covered,
+    "release": _released,
+    "cut": _cut,
+}
+
+
+def _who(entry: Mapping[str, Any]) -> str:
+    requester, caller = entry.get("requester"), entry.get("caller")
+    return f"{requester}, through {caller}," if requester and requester != caller else f"{caller}"
+
+
+def _data(entry: Mapping[str, Any]) -> str:
+    context = _mapping(entry.get("context"))
+    classes = " and ".join(map(str, _list(context.get("data_classes")))) or "unclassed"
+    basis = f" on the basis {context['transfer_basis']}" if context.get("transfer_basis") else ""
+    return f"{classes} data for {context.get('purpose') or 'no purpose'}{basis} ({entry.get('action')})"
+
+
+def _nodes(decision: Mapping[str, Any]) -> str:
+    ranked = [_mapping(each) for each in _list(decision.get("ranked"))]
+    return ", ".join(f"{each.get('node')} in {each.get('location')}" for each in ranked)
+
+
+def _refusals(decision: Mapping[str, Any]) -> str:
+    refused = [_mapping(each) for each in _list(decision.get("refused"))]
+    return ", ".join(f"{each.get('node')}: {each.get('reason')}" for each in refused[:8])
+
+
+def _policies(decision: Mapping[str, Any]) -> str:
+    digests = _mapping(decision.get("policies"))
+    said = ", ".join(f"{name} {str(digest)[:19]}…" for name, digest in sorted(digests.items()))
+    return f"the policies {said}" if said else "no policies"
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def _time(at: object) -> str:
+    try:
+        moment = datetime.datetime.fromtimestamp(float(at), datetime.UTC)  # type: ignore[arg-type]
+    except (ValueError, TypeError, OverflowError, OSError):
+        return "at no stated time"
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

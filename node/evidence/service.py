@@ -1,0 +1,219 @@
+"""Evidence: cosigns other authorities' logs, and shows this node's own log to whom it concerns.
+
+- `Cosign` is for nodes of other authorities about their own logs. Which key a log has is read from that
+  node's record in force, never from the request.
+- `Prove` is for whoever a request was made by or for, about that request alone: an entry names other people's
+  business, so the rest of the log is nobody else's. Who may not see an entry learns no more than if there
+  were none (NOT_FOUND).
+- `Read` and `ListAlarms` are for administrators of this node's own authority.
+
+Nothing here is recorded: it decides nothing about anybody's data, and asking must not fill the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from mesh.board import Board
+from mesh.codec import evidence as codec
+from mesh.core.errors import MeshError, Reason
+from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry, origin_of
+from mesh.core.records import RecordKey, RecordType
+from mesh.core.types import SpiffeId
+from mesh.evidence.base import EvidenceLog
+from mesh.evidence.witness import Witness
+from mesh.identity.peer import Peer
+from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of
+from mesh.rpc.pace import Pace, asker_of
+from node.evidence.witnessing import Witnessing
+from node.gate import Gate
+from sovereign.mesh.v1 import evidence_pb2, evidence_pb2_grpc
+
+SERVICE_NAME = "sovereign.mesh.v1.Evidence"
+_READ_AT_ONCE = 256
+_READ_BYTES = 512 * 1024
+_RETRY_S = 1.0
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
+    """Of one node."""
+
+    def __init__(
+        self, gate: Gate, board: Board, log: EvidenceLog, witness: Witness, witnessing: Witnessing
+    ) -> None:
+        self._gate = gate
+        self._board = board
+        self._log = log
+        self._witness = witness
+        self._witnessing = witnessing
+        self._pace = Pace()
+        self._searching = asyncio.Semaphore(1)
+
+    async def Cosign(
+        self, request: evidence_pb2.CosignRequest, context: _Context
+    ) -> evidence_pb2.CosignResponse:
+        """A witness's word on a later checkpoint; see evidence.proto."""
+        peer = self._caller(context, (NODE,))
+        if peer.id.trust_domain == self._gate.node.trust_domain:
+            raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "an authority does not witness its own nodes' logs")
+        note, old_size, proof = codec.cosign_from_pb(request)
+        candidate = self._board.snapshot.candidates.get(peer.id)
+        if candidate is None or not candidate.record.log_key:
+            raise MeshError(Reason.NODE_UNKNOWN, "the caller's record in force names no key of its log")
+        began = self._gate.monotonic()
+        try:
+            line, size = await self._witness.cosign(
+                origin_of(peer.id), candidate.record.log_key, note, old_size, proof
+            )
+        finally:
+            self._spend(peer, began)
+        return evidence_pb2.CosignResponse(signature=line, size=size)
+
+    async def Prove(
+        self, request: evidence_pb2.ProveRequest, context: _Context
+    ) -> evidence_pb2.ProveResponse:
+        """The entries about one request, with proofs; see evidence.proto."""
+        peer = self._caller(context, (CLIENT, ADMIN))
+        if peer.id.kind == ADMIN:
+            self._require_own(peer)
+        entry_id, wait_s = codec.prove_from_pb(request)
+        began = self._gate.monotonic()
+        try:
+            found = await self._found(entry_id, peer)
+        finally:
+            self._spend(peer, began)
+        if not found:
+            raise MeshError(
+                Reason.NOT_FOUND, "expected the id of a request that was made by or for the caller"
+            )
+        covering = await self._witnessing.covering(found[-1][0] + 1, wait_s)
+        proven = [
+            ProvenEntry(index, entry, await self._log.inclusion(index, covering.size))
+            for index, entry in found
+        ]
+        end = End(
+            self._gate.node,
+            tuple(proven),
+            covering.note,
+            self._record_of(self._gate.node),
+            tuple(self._record_of(witness) for witness in covering.witnesses),
+        )
+        return codec.end_to_pb(end)
+
+    async def Read(self, request: evidence_pb2.ReadRequest, context: _Context) -> None:
+        """A range of the log, for administrators; see evidence.proto."""
+        self._require_own(self._caller(context, (ADMIN,)))
+        start, end = request.start, request.end or self._log.size
+        if request.end and (request.follow or request.end < start):
+            raise MeshError(Reason.REQUEST_INVALID, "end: expected one after start, and none with follow")
+        grown = asyncio.Event()
+        unsubscribe = self._log.subscribe(lambda _: grown.set())
+        try:
+            while True:
+                end = min(end, self._log.size)
+                while start < end:
+                    entries = await self._log.entries_in(start, min(end, start + _READ_AT_ONCE))
+                    part = _within(entries)
+                    await context.write(evidence_pb2.ReadResponse(start=start, entries=part))
+                    start += len(part)
+                if not request.follow:
+                    return
+                grown.clear()
+                if self._log.size == start:
+                    await grown.wait()
+                end = self._log.size
+        finally:
+            unsubscribe()
+
+    async def ListAlarms(
+        self, request: evidence_pb2.ListAlarmsRequest, context: _Context
+    ) -> evidence_pb2.ListAlarmsResponse:
+        """What this node found wrong with others' logs; see evidence.proto."""
+        self._require_own(self._caller(context, (ADMIN,)))
+        alarms = [
+            evidence_pb2.Alarm(
+                origin=each.origin,
+                finding=each.finding,
+                detail=each.detail,
+                at=each.at,
+                seen=each.seen,
+                offered=each.offered,
+            )
+            for each in await self._witness.alarms()
+        ]
+        return evidence_pb2.ListAlarmsResponse(alarms=alarms)
+
+    def _caller(self, context: _Context, kinds: Sequence[str]) -> Peer:
+        gate = self._gate
+        peer = caller_of(context, gate.bundles, gate.snapshot, gate.clock(), kinds)
+        self._pace.require(asker_of(peer.id, gate.node.trust_domain), gate.monotonic())
+        return peer
+
+    def _require_own(self, peer: Peer) -> None:
+        if peer.id.trust_domain != self._gate.node.trust_domain:
+            raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "administrators read their own authority's logs")
+
+    def _spend(self, peer: Peer, began: float) -> None:
+        now = self._gate.monotonic()
+        self._pace.spend(asker_of(peer.id, self._gate.node.trust_domain), now - began, now)
+
+    async def _found(self, entry_id: str, peer: Peer) -> list[tuple[int, bytes]]:
+        indexes = await self._log.find(entry_id, recent_only=True)
+        if not indexes:
+            # All of the log is read for it: one at a time.
+            if self._searching.locked():
+                raise MeshError(
+                    Reason.OVERLOADED, "another search through the log is under way", {}, _RETRY_S
+                )
+            async with self._searching:
+                indexes = await self._log.find(entry_id)
+        found = [(index, await self._log.entry(index)) for index in indexes[:MAX_ENTRIES]]
+        return _concerning(found, peer)
+
+    def _record_of(self, node: SpiffeId) -> bytes:
+        held = self._board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))
+        if held is None:
+            raise MeshError(
+                Reason.EVIDENCE_UNAVAILABLE,
+                f"the record of {node} is not in force at the moment",
+                {},
+                _RETRY_S,
+            )
+        return held.envelope
+
+
+def _concerning(entries: Sequence[tuple[int, bytes]], peer: Peer) -> list[tuple[int, bytes]]:
+    """Those about a request of the peer's; administrators have been let in before. An entry that names nobody
+    adds to one of the same id that does."""
+    said = [json.loads(entry) for _, entry in entries]
+    own = {entry.get("id") for entry in said if _for_whom(entry) == str(peer.id)}
+    return [
+        found
+        for found, entry in zip(entries, said, strict=True)
+        if peer.id.kind == ADMIN
+        or _for_whom(entry) == str(peer.id)
+        or (not _for_whom(entry) and entry.get("id") in own)
+    ]
+
+
+def _for_whom(entry: Mapping[str, Any]) -> object:
+    return entry.get("requester", entry.get("caller"))
+
+
+def _within(entries: Sequence[bytes]) -> list[bytes]:
+    """The first of them, as many as fit into a message; at least one."""
+    size = 0
+    part: list[bytes] = []
+    for entry in entries:
+        size += len(entry)
+        if part and size > _READ_BYTES:
+            break
+        part.append(entry)
+    return part
