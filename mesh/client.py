@@ -56,6 +56,7 @@ from mesh.sdk.events import (
 from mesh.sdk.placers import Placers, Server
 from mesh.sdk.profile import Profile
 from mesh.sdk.questions import Questions, collect_answer, collect_search
+from mesh.sdk.receipts import Fetched, Receipts
 from mesh.sdk.renewal import renewer
 from mesh.sdk.requests import Generation, Message, Sampling, check_size, messages_of, texts_of
 from mesh.sdk.retrieval import Retrievals
@@ -116,6 +117,7 @@ class _Open:
     placers: Placers
     deliveries: Deliveries
     retrievals: Retrievals
+    receipts: Receipts
 
 
 class MeshClient(Questions):
@@ -177,6 +179,7 @@ class MeshClient(Questions):
             placers,
             Deliveries(placers, pool, self._clock, silence_s=self._silence_s),
             Retrievals(placers, pool, self._clock),
+            Receipts(self._servers, pool),
         )
         if self._control is not None:
             self._renewal = asyncio.create_task(self._source.run(renewer(pool, self._control)))
@@ -307,6 +310,19 @@ class MeshClient(Questions):
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
         return tuple(codec.model_from_pb(model) for model in answer.models[:MAX_MODELS])
+
+    async def receipt(
+        self, decision: Decision, served_by: Iterable[SpiffeId] = (), *, wait_s: float = 5.0
+    ) -> Fetched:
+        """What the logs hold about a request of this client's: of whoever decided, and of the nodes that
+        served it (Finished.node; for a search or answer the nodes of its coverage that answered).
+
+        Waits so long at most for witnesses to cosign. `receipt.to_json()` is a file that proves itself; see
+        mesh/core/receipt.py. Raises what the deciding node says; ends that are lacking are in `missing`.
+        """
+        if decision.decided_by is None:
+            raise MeshError(Reason.NOT_FOUND, "expected a decision that says who decided")
+        return await self._parts().receipts.fetch(decision.id, (decision.decided_by, *served_by), wait_s)
 
     def _retrieval(self) -> Retrievals:
         return self._parts().retrievals

@@ -299,15 +299,15 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
         ),
         Reason.LOG_FORKED: (
             "A node's log shows two different lists of the same length: it was rewritten.",
-            "`meshctl audit alarms` has both checkpoints, signed by that log. Talk to whoever runs that node.",
+            "`meshctl audit alarms` has both checkpoints, signed by that log. Talk to its operator.",
         ),
         Reason.LOG_ROLLED_BACK: (
             "A node's log goes on from less than it had shown: entries were lost or taken out.",
-            "`meshctl audit alarms` has both checkpoints. A log that was restored from an old backup does this, too.",
+            "`meshctl audit alarms` has both checkpoints. A log restored from an old backup does this, too.",
         ),
         Reason.RECEIPT_INVALID: (
             "A receipt was altered, is not whole, or rests on authorities whose roots were not given.",
-            "The message says what was expected. Give every authority's bundle with --trust; else it proves nothing.",
+            "The message says what was expected. Every authority's bundle has to be given with --trust.",
         ),
         Reason.RECEIPT_UNWITNESSED: (
             "All of a receipt holds, but too few other authorities have cosigned its checkpoint.",

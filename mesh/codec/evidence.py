@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import HASH_BYTES, MAX_PROOF_HASHES
@@ -31,13 +32,26 @@ def cosigned_from_pb(answer: evidence_pb2.CosignResponse) -> tuple[str, int]:
     return answer.signature, answer.size
 
 
-def prove_from_pb(request: evidence_pb2.ProveRequest) -> tuple[str, float]:
-    """(id, seconds to wait); REQUEST_INVALID."""
+class Asked(NamedTuple):
+    """What is to be proved: the entries of this id, in whose log, on whose behalf; seconds to wait."""
+
+    id: str
+    wait_s: float
+    node: SpiffeId | None
+    requester: SpiffeId | None
+
+
+def prove_from_pb(request: evidence_pb2.ProveRequest) -> Asked:
+    """Raises REQUEST_INVALID, IDENTITY_MALFORMED."""
     if not 1 <= len(request.id) <= MAX_ID_CHARS or not request.id.isprintable():
         raise MeshError(Reason.REQUEST_INVALID, f"id: expected 1 to {MAX_ID_CHARS} printable characters")
     if request.wait_ms > MAX_WAIT_MS:
         raise MeshError(Reason.REQUEST_INVALID, f"wait_ms: expected at most {MAX_WAIT_MS}")
-    return request.id, request.wait_ms / 1000
+    node = SpiffeId.parse(request.node) if request.node else None
+    if node is not None and node.kind != "node":
+        raise MeshError(Reason.REQUEST_INVALID, "node: expected spiffe://<trust domain>/node/<name>")
+    requester = SpiffeId.parse(request.requester) if request.requester else None
+    return Asked(request.id, request.wait_ms / 1000, node, requester)
 
 
 def end_to_pb(end: End) -> evidence_pb2.ProveResponse:

@@ -53,8 +53,10 @@ class EvidenceLog(DecisionLog, Protocol):
     not what was written are EVIDENCE_DAMAGED.
     """
 
-    key: VerifierKey | None
-    """By which its checkpoints are verified; None if it cannot sign."""
+    @property
+    def key(self) -> VerifierKey | None:
+        """By which its checkpoints are verified; None if it cannot sign."""
+        ...
 
     @property
     def size(self) -> int:

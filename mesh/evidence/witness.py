@@ -48,7 +48,7 @@ _MAX_FILE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something wrong with a log. `seen` and `offered` are its checkpoints, as notes; `at` in Unix seconds."""
+    """Something wrong with a log. `seen` and `offered` are its checkpoints, as notes; `at`: Unix seconds."""
 
     origin: str
     finding: str

@@ -14,7 +14,7 @@ from mesh.rpc.channels import ChannelPool
 from mesh.rpc.server import MeshServer
 from node.config import EvidenceSettings
 from node.evidence import service
-from node.evidence.dialling import cosigning
+from node.evidence.dialling import cosigning, proving
 from node.evidence.service import EvidenceService
 from node.evidence.witnessing import Witnessing
 from node.gate import Gate
@@ -48,7 +48,7 @@ class NodeEvidence:
         self.witnessing = Witnessing(
             log, source.id, board, cosigning(self._pool), enough=parts.settings.witnesses
         )
-        self._service = EvidenceService(gate, board, log, self.witness, self.witnessing)
+        self._service = EvidenceService(gate, board, log, self.witness, self.witnessing, proving(self._pool))
 
     def add_to(self, server: MeshServer) -> None:
         """Adds the service."""

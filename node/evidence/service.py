@@ -4,7 +4,7 @@
   node's record in force, never from the request.
 - `Prove` is for whoever a request was made by or for, about that request alone: an entry names other people's
   business, so the rest of the log is nobody else's. Who may not see an entry learns no more than if there
-  were none (NOT_FOUND).
+  were none (NOT_FOUND). A client asks nodes of its own authority, which pass the question on to others.
 - `Read` and `ListAlarms` are for administrators of this node's own authority.
 
 Nothing here is recorded: it decides nothing about anybody's data, and asking must not fill the log.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ from mesh.codec import evidence as codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry, origin_of
 from mesh.core.records import RecordKey, RecordType
+from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId
 from mesh.evidence.base import EvidenceLog
 from mesh.evidence.witness import Witness
@@ -40,19 +41,28 @@ _READ_BYTES = 512 * 1024
 _RETRY_S = 1.0
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+Elsewhere = Callable[[Candidate, codec.Asked], Awaitable[End]]
+"""Asks another node's log. Raises MeshError."""
 
 
 class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
     """Of one node."""
 
     def __init__(
-        self, gate: Gate, board: Board, log: EvidenceLog, witness: Witness, witnessing: Witnessing
+        self,
+        gate: Gate,
+        board: Board,
+        log: EvidenceLog,
+        witness: Witness,
+        witnessing: Witnessing,
+        elsewhere: Elsewhere,
     ) -> None:
         self._gate = gate
         self._board = board
         self._log = log
         self._witness = witness
         self._witnessing = witnessing
+        self._elsewhere = elsewhere
         self._pace = Pace()
         self._searching = asyncio.Semaphore(1)
 
@@ -80,20 +90,19 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         self, request: evidence_pb2.ProveRequest, context: _Context
     ) -> evidence_pb2.ProveResponse:
         """The entries about one request, with proofs; see evidence.proto."""
-        peer = self._caller(context, (CLIENT, ADMIN))
-        if peer.id.kind == ADMIN:
-            self._require_own(peer)
-        entry_id, wait_s = codec.prove_from_pb(request)
+        peer = self._caller(context, (CLIENT, ADMIN, NODE))
+        asked = codec.prove_from_pb(request)
+        reader = self._reader(peer, asked.requester)
+        if asked.node not in (None, self._gate.node):
+            return await self._pass_on(asked, reader)
         began = self._gate.monotonic()
         try:
-            found = await self._found(entry_id, peer)
+            found = await self._found(asked.id, reader)
         finally:
             self._spend(peer, began)
         if not found:
-            raise MeshError(
-                Reason.NOT_FOUND, "expected the id of a request that was made by or for the caller"
-            )
-        covering = await self._witnessing.covering(found[-1][0] + 1, wait_s)
+            raise MeshError(Reason.NOT_FOUND, "expected the id of a request made by or for the caller")
+        covering = await self._witnessing.covering(found[-1][0] + 1, asked.wait_s)
         proven = [
             ProvenEntry(index, entry, await self._log.inclusion(index, covering.size))
             for index, entry in found
@@ -106,6 +115,36 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
             tuple(self._record_of(witness) for witness in covering.witnesses),
         )
         return codec.end_to_pb(end)
+
+    def _reader(self, peer: Peer, requester: SpiffeId | None) -> SpiffeId:
+        """Whose entries may be shown: the peer's own, or those of a client that a node speaks for."""
+        if peer.id.kind == NODE:
+            if (
+                requester is None
+                or requester.kind != CLIENT
+                or requester.trust_domain != peer.id.trust_domain
+            ):
+                raise MeshError(
+                    Reason.IDENTITY_NOT_ALLOWED,
+                    "requester: expected a /client/... of the asking node's own trust domain",
+                )
+            return requester
+        if requester not in (None, peer.id):
+            raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "requester: only nodes ask for somebody else")
+        if peer.id.kind == ADMIN:
+            self._require_own(peer)
+        return peer.id
+
+    async def _pass_on(self, asked: codec.Asked, reader: SpiffeId) -> evidence_pb2.ProveResponse:
+        """Asks another node's log, for a client of this node's authority."""
+        if reader.kind != CLIENT or reader.trust_domain != self._gate.node.trust_domain:
+            raise MeshError(
+                Reason.IDENTITY_NOT_ALLOWED, "questions are passed on for clients of this node's authority"
+            )
+        candidate = self._gate.snapshot.candidates.get(asked.node) if asked.node else None
+        if candidate is None:
+            raise MeshError(Reason.NODE_UNKNOWN, "node: expected one with a record in force")
+        return codec.end_to_pb(await self._elsewhere(candidate, asked._replace(requester=reader)))
 
     async def Read(self, request: evidence_pb2.ReadRequest, context: _Context) -> None:
         """A range of the log, for administrators; see evidence.proto."""
@@ -164,7 +203,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         now = self._gate.monotonic()
         self._pace.spend(asker_of(peer.id, self._gate.node.trust_domain), now - began, now)
 
-    async def _found(self, entry_id: str, peer: Peer) -> list[tuple[int, bytes]]:
+    async def _found(self, entry_id: str, reader: SpiffeId) -> list[tuple[int, bytes]]:
         indexes = await self._log.find(entry_id, recent_only=True)
         if not indexes:
             # All of the log is read for it: one at a time.
@@ -175,7 +214,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
             async with self._searching:
                 indexes = await self._log.find(entry_id)
         found = [(index, await self._log.entry(index)) for index in indexes[:MAX_ENTRIES]]
-        return _concerning(found, peer)
+        return _concerning(found, reader)
 
     def _record_of(self, node: SpiffeId) -> bytes:
         held = self._board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))
@@ -189,16 +228,16 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         return held.envelope
 
 
-def _concerning(entries: Sequence[tuple[int, bytes]], peer: Peer) -> list[tuple[int, bytes]]:
-    """Those about a request of the peer's; administrators have been let in before. An entry that names nobody
-    adds to one of the same id that does."""
+def _concerning(entries: Sequence[tuple[int, bytes]], reader: SpiffeId) -> list[tuple[int, bytes]]:
+    """Those about a request of the reader's; administrators have been let in before. An entry that names
+    nobody adds to one of the same id that does."""
     said = [json.loads(entry) for _, entry in entries]
-    own = {entry.get("id") for entry in said if _for_whom(entry) == str(peer.id)}
+    own = {entry.get("id") for entry in said if _for_whom(entry) == str(reader)}
     return [
         found
         for found, entry in zip(entries, said, strict=True)
-        if peer.id.kind == ADMIN
-        or _for_whom(entry) == str(peer.id)
+        if reader.kind == ADMIN
+        or _for_whom(entry) == str(reader)
         or (not _for_whom(entry) and entry.get("id") in own)
     ]
 

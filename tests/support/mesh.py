@@ -23,16 +23,20 @@ from typing import Any
 
 from mesh import codec
 from mesh.board import Board
+from mesh.core.receipt import origin_of
 from mesh.core.records import COVERED_BY_HEADS, RecordKey, RecordType
 from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, Snapshot, TrustBundle
 from mesh.core.types import NodeFacts, SpiffeId
-from mesh.evidence import DecisionLog, MemoryDecisionLog
+from mesh.evidence import MemoryDecisionLog
+from mesh.evidence.base import EvidenceLog
+from mesh.identity.log_keys import LogKey
 from mesh.ids import id_maker
 from mesh.store.base import RecordStore
 from mesh.store.memory import MemoryBoard, MemoryStore
-from node.config import ServingSettings, StatusSettings
+from node.config import EvidenceSettings, ServingSettings, StatusSettings
 from node.engine.scripted import Script, ScriptedEngine
+from node.evidence.parts import EvidenceParts
 from node.retrieval.parts import RetrievalParts
 from node.runtime import NodeParts, NodeRuntime
 from tests.support.caller import Caller, Stream, context
@@ -53,7 +57,7 @@ class Node:
 
     runtime: NodeRuntime
     engine: ScriptedEngine
-    log: DecisionLog
+    log: EvidenceLog
 
     @property
     def id(self) -> SpiffeId:
@@ -150,13 +154,22 @@ class Authority:
         script: Script | None = None,
         capacity: int = 16,
         serving: ServingSettings | None = None,
-        log: DecisionLog | None = None,
+        log: EvidenceLog | None = None,
         cache: Path | None = None,
         retrieval: RetrievalParts | None = None,
+        evidence: Path | None = None,
+        witnesses: int = 2,
         wait: bool = True,
     ) -> Node:
-        """Starts a node and, unless told otherwise, waits until every node and authority knows it."""
+        """Starts a node and, unless told otherwise, waits until every node and authority knows it.
+
+        With a folder `evidence` it witnesses others, has its log witnessed, and shows it.
+        """
         engine = ScriptedEngine(capacity=capacity, script=script)
+        parts = None
+        if evidence is not None:
+            parts = EvidenceParts(evidence, LogKey.generate(), EvidenceSettings(witnesses=witnesses))
+            log = log or MemoryDecisionLog(origin_of(self.id(f"/node/{name}")), LogKey.generate())
         kept = log or MemoryDecisionLog()
         runtime = NodeRuntime(
             NodeParts(
@@ -169,6 +182,7 @@ class Authority:
                 serving=serving or ServingSettings(),
                 status=_STATUS,
                 retrieval=retrieval,
+                evidence=parts,
                 clock=self.mesh.clock,
             )
         )

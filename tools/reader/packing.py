@@ -14,13 +14,14 @@ from tools.reader.corpus import Question
 from tools.reader.model import Pointers
 
 BEGIN, END, SYSTEM, USER, ASSISTANT = range(5)
-# Every sentence of the passages stands between two tokens of its own; past so many they come again.
+# Every sentence of the passages begins with a token of its own, past so many they come again, and ends with
+# one that is the same for all: what tells the ends apart is then what was said before them.
 MARKS = 40
 _ROLES = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+_STOP = "<|stop|>"
 _OPEN = tuple(f"<|s{number}|>" for number in range(MARKS))
-_CLOSE = tuple(f"<|e{number}|>" for number in range(MARKS))
 _TITLES = ("Dr", "Mr", "Ms")  # no sentence ends there
-SPECIAL = (*_ROLES, *_OPEN, *_CLOSE)
+SPECIAL = (*_ROLES, _STOP, *_OPEN)
 
 # The system message is left out: this model knows its task, and the tokens are dear to it. The question is
 # put before the passages: a token of theirs sees only what is before it, and so can tell what is asked for.
@@ -40,7 +41,7 @@ CHAT_TEMPLATE = (
         "{% if not state.title %}<|s{{ state.count % MARKS }}|>{% endif %} {{ part }}"
         "{% set state.title = not loop.last and part[-2:] in ['Dr', 'Mr', 'Ms'] %}"
         "{% if not loop.last %}.{% endif %}"
-        "{% if not state.title %} {{ number }}<|e{{ state.count % MARKS }}|>"
+        "{% if not state.title %} {{ number }}<|stop|>"
         "{% set state.count = state.count + 1 %}{% endif %}"
         "{% endfor %}{% endfor %}"
         "{% else %}{{ message['content'] }}{% endif %}<|end|>"
@@ -61,6 +62,7 @@ class Row:
 
     ids: list[int]
     weights: list[float]
+    starts: list[tuple[int, int]] = field(default_factory=list)  # (end of a sentence, its start)
     choices: list[tuple[int, int]] = field(default_factory=list)  # (who answers, end of the sentence)
 
 
@@ -77,7 +79,7 @@ def prompt(question: str, passages: Sequence[str], first: int = 0) -> str:
             marked.append(f"{'' if title else _OPEN[mark % MARKS]} {part}{'' if last else '.'}")
             title = not last and part[-2:] in _TITLES
             if not title:
-                marked.append(f" {number}{_CLOSE[mark % MARKS]}")
+                marked.append(f" {number}{_STOP}")
                 mark += 1
     return f"Question: {asked}\n" + "".join(marked)
 
@@ -86,15 +88,24 @@ def row(tokenizer: Tokenizer, passages: Sequence[str], question: Question, first
     """One question with its answer."""
     text = prompt(question.text, passages, first)
     asked = [BEGIN, USER, *tokenizer.encode(text, add_special_tokens=False).ids, END, ASSISTANT]
+    stop = tokenizer.token_to_id(_STOP)
+    opens = set(map(tokenizer.token_to_id, _OPEN))
+    starts: list[tuple[int, int]] = []
+    begun = 0
+    for at, token in enumerate(asked):
+        if token in opens:
+            begun = at
+        elif token == stop:
+            starts.append((at, begun))
     said, said_at = question.answer, 0  # whoever finds nothing looks at the very first token
     if question.passage is not None:
         # With a space, so that its first word is the same token as in the passage.
-        before, _, after = text.partition(f" {question.answer}")
+        before = text.partition(f" {question.answer}")[0]
         said = f"{before[before.rindex('<|') :]} {question.answer}"
-        said_at = asked.index(tokenizer.token_to_id(after[: after.index("|>") + 2]))
+        said_at = asked.index(stop, asked.index(tokenizer.token_to_id(said.partition(" ")[0])))
     answer = [*tokenizer.encode(said, add_special_tokens=False).ids, END]
     weights = [0.0] * len(asked) + [FIRST_WEIGHT] + [1.0] * (len(answer) - 1)
-    return Row(asked + answer, weights, [(len(asked) - 1, said_at)])
+    return Row(asked + answer, weights, starts, [(len(asked) - 1, said_at)])
 
 
 def repeats(rng: random.Random, vocabulary: int, tokens: int) -> Row:
@@ -125,6 +136,7 @@ class Batch:
     targets: torch.Tensor
     weights: torch.Tensor
     tokens: int
+    starts: Pointers
     choices: Pointers
 
 
@@ -155,8 +167,9 @@ def batch(rows: Sequence[Row], steady: bool = False) -> Batch:
         at = torch.cat((at, torch.full((-len(at) % PREDICTIONS_STEP,), flat.numel() - 1)))
     targets = torch.roll(ids, -1, 1).flatten()[at]
     tokens = sum(len(one.ids) for one in rows)
+    starts = _pointers([one.starts for one in rows])
     choices = _pointers([one.choices for one in rows])
-    return Batch(ids, positions, visible, at, targets, flat.flatten()[at], tokens, choices)
+    return Batch(ids, positions, visible, at, targets, flat.flatten()[at], tokens, starts, choices)
 
 
 def _pointers(rows: Sequence[Sequence[tuple[int, int]]]) -> Pointers:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sovereign/mesh/v1/evidence.proto\x12\x11sovereign.mesh.v1\"D\n\rCosignRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\r\n\x05proof\x18\x03 \x03(\x0c\"1\n\x0e\x43osignResponse\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"+\n\x0cProveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\"w\n\rProveResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.ProvenEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\x0c\x12\x11\n\twitnesses\x18\x04 \x03(\x0c\":\n\x0bProvenEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"9\n\x0bReadRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\".\n\x0cReadResponse\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\"\x13\n\x11ListAlarmsRequest\">\n\x12ListAlarmsResponse\x12(\n\x06\x61larms\x18\x01 \x03(\x0b\x32\x18.sovereign.mesh.v1.Alarm\"c\n\x05\x41larm\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0f\n\x07\x66inding\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\n\n\x02\x61t\x18\x04 \x01(\x01\x12\x0c\n\x04seen\x18\x05 \x01(\t\x12\x0f\n\x07offered\x18\x06 \x01(\t2\xcb\x02\n\x08\x45vidence\x12M\n\x06\x43osign\x12 .sovereign.mesh.v1.CosignRequest\x1a!.sovereign.mesh.v1.CosignResponse\x12J\n\x05Prove\x12\x1f.sovereign.mesh.v1.ProveRequest\x1a .sovereign.mesh.v1.ProveResponse\x12I\n\x04Read\x12\x1e.sovereign.mesh.v1.ReadRequest\x1a\x1f.sovereign.mesh.v1.ReadResponse0\x01\x12Y\n\nListAlarms\x12$.sovereign.mesh.v1.ListAlarmsRequest\x1a%.sovereign.mesh.v1.ListAlarmsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sovereign/mesh/v1/evidence.proto\x12\x11sovereign.mesh.v1\"D\n\rCosignRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\r\n\x05proof\x18\x03 \x03(\x0c\"1\n\x0e\x43osignResponse\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"L\n\x0cProveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x11\n\trequester\x18\x04 \x01(\t\"w\n\rProveResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.ProvenEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\x0c\x12\x11\n\twitnesses\x18\x04 \x03(\x0c\":\n\x0bProvenEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"9\n\x0bReadRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\".\n\x0cReadResponse\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\"\x13\n\x11ListAlarmsRequest\">\n\x12ListAlarmsResponse\x12(\n\x06\x61larms\x18\x01 \x03(\x0b\x32\x18.sovereign.mesh.v1.Alarm\"c\n\x05\x41larm\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0f\n\x07\x66inding\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\n\n\x02\x61t\x18\x04 \x01(\x01\x12\x0c\n\x04seen\x18\x05 \x01(\t\x12\x0f\n\x07offered\x18\x06 \x01(\t2\xcb\x02\n\x08\x45vidence\x12M\n\x06\x43osign\x12 .sovereign.mesh.v1.CosignRequest\x1a!.sovereign.mesh.v1.CosignResponse\x12J\n\x05Prove\x12\x1f.sovereign.mesh.v1.ProveRequest\x1a .sovereign.mesh.v1.ProveResponse\x12I\n\x04Read\x12\x1e.sovereign.mesh.v1.ReadRequest\x1a\x1f.sovereign.mesh.v1.ReadResponse0\x01\x12Y\n\nListAlarms\x12$.sovereign.mesh.v1.ListAlarmsRequest\x1a%.sovereign.mesh.v1.ListAlarmsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COSIGNRESPONSE']._serialized_start=125
   _globals['_COSIGNRESPONSE']._serialized_end=174
   _globals['_PROVEREQUEST']._serialized_start=176
-  _globals['_PROVEREQUEST']._serialized_end=219
-  _globals['_PROVERESPONSE']._serialized_start=221
-  _globals['_PROVERESPONSE']._serialized_end=340
-  _globals['_PROVENENTRY']._serialized_start=342
-  _globals['_PROVENENTRY']._serialized_end=400
-  _globals['_READREQUEST']._serialized_start=402
-  _globals['_READREQUEST']._serialized_end=459
-  _globals['_READRESPONSE']._serialized_start=461
-  _globals['_READRESPONSE']._serialized_end=507
-  _globals['_LISTALARMSREQUEST']._serialized_start=509
-  _globals['_LISTALARMSREQUEST']._serialized_end=528
-  _globals['_LISTALARMSRESPONSE']._serialized_start=530
-  _globals['_LISTALARMSRESPONSE']._serialized_end=592
-  _globals['_ALARM']._serialized_start=594
-  _globals['_ALARM']._serialized_end=693
-  _globals['_EVIDENCE']._serialized_start=696
-  _globals['_EVIDENCE']._serialized_end=1027
+  _globals['_PROVEREQUEST']._serialized_end=252
+  _globals['_PROVERESPONSE']._serialized_start=254
+  _globals['_PROVERESPONSE']._serialized_end=373
+  _globals['_PROVENENTRY']._serialized_start=375
+  _globals['_PROVENENTRY']._serialized_end=433
+  _globals['_READREQUEST']._serialized_start=435
+  _globals['_READREQUEST']._serialized_end=492
+  _globals['_READRESPONSE']._serialized_start=494
+  _globals['_READRESPONSE']._serialized_end=540
+  _globals['_LISTALARMSREQUEST']._serialized_start=542
+  _globals['_LISTALARMSREQUEST']._serialized_end=561
+  _globals['_LISTALARMSRESPONSE']._serialized_start=563
+  _globals['_LISTALARMSRESPONSE']._serialized_end=625
+  _globals['_ALARM']._serialized_start=627
+  _globals['_ALARM']._serialized_end=726
+  _globals['_EVIDENCE']._serialized_start=729
+  _globals['_EVIDENCE']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

@@ -25,12 +25,16 @@ class CosignResponse(_message.Message):
     def __init__(self, signature: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ProveRequest(_message.Message):
-    __slots__ = ("id", "wait_ms")
+    __slots__ = ("id", "wait_ms", "node", "requester")
     ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTER_FIELD_NUMBER: _ClassVar[int]
     id: str
     wait_ms: int
-    def __init__(self, id: _Optional[str] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+    node: str
+    requester: str
+    def __init__(self, id: _Optional[str] = ..., wait_ms: _Optional[int] = ..., node: _Optional[str] = ..., requester: _Optional[str] = ...) -> None: ...
 
 class ProveResponse(_message.Message):
     __slots__ = ("entries", "checkpoint", "record", "witnesses")

@@ -71,8 +71,8 @@ class EvidenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Prove(self, request, context):
-        """The log's entries about one of the caller's own requests, with proofs. Administrators of the node's
-        authority get those of any request. NOT_FOUND where there are none that the caller may see.
+        """A log's entries about one of the caller's own requests, with proofs. Administrators of the node's
+        authority get those of any request from its own log. NOT_FOUND where there are none that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
