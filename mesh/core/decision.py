@@ -1,7 +1,7 @@
 """What placement answers: who may get this request, who may not, and why.
 
-Plain values without behaviour of their own; they travel (mesh/codec.py), are logged (mesh/evidence/entries.py)
-and are told to people. They hold metadata only, never payload.
+Plain values without behaviour of their own; they travel (mesh/codec.py), are logged
+(mesh/evidence/entries.py) and are told to people. They hold metadata only, never payload.
 """
 
 from __future__ import annotations
