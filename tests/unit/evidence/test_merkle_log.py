@@ -462,3 +462,21 @@ async def test_a_tile_that_is_altered_while_the_log_is_open_proves_nothing(tmp_p
         await log.entry(3)
     assert await log.inclusion(999, 1000)
     await log.aclose()
+
+
+async def test_what_could_not_be_cut_off_is_cut_off_before_anything_else_is_written(tmp_path: Path):
+    plan = ["append:sync", "cut:truncate", "cut:truncate", "cut:sync"]
+
+    def failpoint(name: str) -> None:
+        if plan and name == plan[0]:
+            del plan[0]
+            raise OSError(errno.EIO, "Input/output error")
+
+    log = open_log(tmp_path / "log", SIGNER, failpoint=failpoint)
+    for _ in range(3):  # synced in vain, with what was written left behind; then twice not cut off
+        with refused(Reason.EVIDENCE_UNAVAILABLE):
+            await log.record({"id": "never"})
+    await log.record({"id": "0"})
+    assert not plan
+    await log.aclose()
+    await check_reopened(tmp_path / "log", 1)
