@@ -7,6 +7,7 @@ tree before it is believed (EVIDENCE_DAMAGED).
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 
 from mesh.core.errors import MeshError
@@ -106,7 +107,7 @@ class Reader:
         return entries
 
     def _scan(self, numbers: Sequence[int], entry_id: str) -> list[int]:
-        needle = entry_id.encode("ascii", "replace")  # entries are ASCII, and ids are plain
+        needle = json.dumps(entry_id)[1:-1].encode()  # as it would stand in an entry, number or text
         found: list[int] = []
         for number in numbers:
             data = self._load(Tile(ENTRIES, number))
