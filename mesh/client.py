@@ -322,7 +322,11 @@ class MeshClient(Questions):
         """
         if decision.decided_by is None:
             raise MeshError(Reason.NOT_FOUND, "expected a decision that says who decided")
-        return await self._parts().receipts.fetch(decision.id, (decision.decided_by, *served_by), wait_s)
+        return await self.receipts(decision.id, (decision.decided_by, *served_by), wait_s=wait_s)
+
+    async def receipts(self, decision: str, ends: Iterable[SpiffeId], *, wait_s: float = 5.0) -> Fetched:
+        """The same by the decision's id: of these nodes' logs, whoever decided first."""
+        return await self._parts().receipts.fetch(decision, ends, wait_s)
 
     def _retrieval(self) -> Retrievals:
         return self._parts().retrievals

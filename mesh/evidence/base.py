@@ -80,7 +80,8 @@ class EvidenceLog(DecisionLog, Protocol):
         ...
 
     async def find(self, entry_id: str, *, recent_only: bool = False) -> tuple[int, ...]:
-        """The indexes, rising, of the entries whose "id", or else whose decision's, is this one.
+        """The indexes, rising, of the entries that this id is of: theirs, their decision's, or that of the
+        decision on whose permit they rest (entries.ids_of).
 
         Reads all of the log; with `recent_only`, what is in memory: a few ten thousand entries.
         """

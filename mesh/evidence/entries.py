@@ -98,21 +98,23 @@ def encode(entry: Entry) -> bytes:
     return data
 
 
-def id_of(entry: Entry) -> str | None:
-    """The id by which an entry is found: its own, or that of its decision; None if it has neither."""
-    found = entry.get("id")
-    if found is None and isinstance(decision := entry.get("decision"), Mapping):
-        found = decision.get("id")
-    return str(found) if isinstance(found, str | int) else None
+def ids_of(entry: Entry) -> tuple[str, ...]:
+    """The ids by which an entry is found: its own, that of its decision, that of the decision on whose permit
+    it rests. The last ties what a node served to what another one decided."""
+    found = [entry.get("id")]
+    for name, inner in (("decision", "id"), ("permit", "decision")):
+        if isinstance(part := entry.get(name), Mapping):
+            found.append(part.get(inner))
+    return tuple(dict.fromkeys(str(each) for each in found if isinstance(each, str | int)))
 
 
-def id_in(data: bytes) -> str | None:
-    """The same of an entry's bytes; None also if they are no JSON object."""
+def ids_in(data: bytes) -> tuple[str, ...]:
+    """The same of an entry's bytes; none also if they are no JSON object."""
     try:
         entry = json.loads(data)
     except (ValueError, RecursionError):
-        return None
-    return id_of(entry) if isinstance(entry, dict) else None
+        return ()
+    return ids_of(entry) if isinstance(entry, dict) else ()
 
 
 def _canonical(value: object) -> bytes:

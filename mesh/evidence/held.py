@@ -36,7 +36,7 @@ class Held:
         """The root over all of them."""
         return self._frontier.root()
 
-    def add(self, entries: Sequence[bytes], ids: Iterable[str | None]) -> None:
+    def add(self, entries: Sequence[bytes], ids: Iterable[tuple[str, ...]]) -> None:
         """Durable entries, in order."""
         leaves = [leaf_hash(entry) for entry in entries]
         self.tree.append(leaves)
@@ -83,15 +83,15 @@ class RecentIds:
 
     def __init__(self, since: int) -> None:
         self.since = since
-        self._ids: deque[str | None] = deque()
+        self._ids: deque[tuple[str, ...]] = deque()
         self._where: dict[str, list[int]] = {}
 
-    def add(self, ids: Iterable[str | None]) -> None:
-        """Of the next entries; None for one without."""
-        for each in ids:
-            if each is not None:
+    def add(self, ids: Iterable[tuple[str, ...]]) -> None:
+        """Of the next entries, those of each."""
+        for those in ids:
+            for each in those:
                 self._where.setdefault(each, []).append(self.since + len(self._ids))
-            self._ids.append(each)
+            self._ids.append(those)
             if len(self._ids) > RECENT_IDS:
                 self._forget_oldest()
 
@@ -102,8 +102,8 @@ class RecentIds:
     def _forget_oldest(self) -> None:
         oldest = self._ids.popleft()
         self.since += 1
-        if oldest is not None:
-            places = self._where[oldest]
+        for each in oldest:
+            places = self._where[each]
             del places[0]
             if not places:
-                del self._where[oldest]
+                del self._where[each]

@@ -31,7 +31,7 @@ from mesh.core.errors import MeshError
 from mesh.core.notes import ED25519, VerifierKey
 from mesh.evidence.base import Entry, SignedCheckpoint, Signer, unavailable
 from mesh.evidence.disk import Disk, Failpoint
-from mesh.evidence.entries import encode, id_of
+from mesh.evidence.entries import encode, ids_of
 from mesh.evidence.journal import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
 from mesh.evidence.opening import Opened, open_folder
 from mesh.evidence.publishing import Publisher
@@ -47,7 +47,7 @@ CHECKPOINT_EVERY_S = 1.0
 
 class _Waiting(NamedTuple):
     entry: bytes
-    id: str | None
+    ids: tuple[str, ...]
     durable: asyncio.Future[int]
 
 
@@ -104,7 +104,7 @@ class MerkleLog:
         if self._closing or self._held.unstored_bytes > MAX_UNSTORED_BYTES:
             raise unavailable()
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(encode(entry), id_of(entry), loop.create_future())
+        waiting = _Waiting(encode(entry), ids_of(entry), loop.create_future())
         self._pending.append(waiting)
         if self._committer is None:
             self._committer = loop.create_task(self._commit_batches())
@@ -194,7 +194,7 @@ class MerkleLog:
     def _accept(self, batch: list[_Waiting], entries: list[bytes]) -> None:
         """They are durable: they are in the log, also those whose caller has gone away."""
         first = self._held.size
-        self._held.add(entries, (waiting.id for waiting in batch))
+        self._held.add(entries, (waiting.ids for waiting in batch))
         for index, waiting in enumerate(batch, first):
             if not waiting.durable.done():
                 waiting.durable.set_result(index)

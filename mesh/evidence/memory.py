@@ -10,7 +10,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.notes import ED25519, Checkpoint, Note, VerifierKey, sign
 from mesh.core.tiles import Tile
 from mesh.evidence.base import Entry, SignedCheckpoint, Signer, not_there, unavailable
-from mesh.evidence.entries import encode, id_of
+from mesh.evidence.entries import encode, ids_of
 from mesh.evidence.held import Held
 from mesh.evidence.reading import Reader
 from mesh.evidence.tree import TiledTree
@@ -38,7 +38,7 @@ class MemoryDecisionLog:
         if self.full:
             raise unavailable()
         self.entries.append(json.loads(data))
-        self._held.add([data], [id_of(entry)])
+        self._held.add([data], [ids_of(entry)])
         return self._held.size - 1
 
     @property

@@ -16,7 +16,7 @@ from mesh.core.notes import MAX_NOTE_BYTES, Checkpoint, VerifierKey, parse_note,
 from mesh.core.tiles import CHECKPOINT_PATH, TILE_BYTES, TILE_WIDTH, Tile
 from mesh.evidence.base import SignedCheckpoint, damaged
 from mesh.evidence.disk import Disk
-from mesh.evidence.entries import id_in
+from mesh.evidence.entries import ids_in
 from mesh.evidence.held import Held
 from mesh.evidence.journal import FOLDER, Journal, Part, read_part, starts_of
 from mesh.evidence.tree import TiledTree
@@ -111,7 +111,7 @@ def _add_parts(held: Held, parts: list[Part]) -> None:
             if held.tree.read(0, index) != leaf_hash(entry):
                 raise damaged(f"{FOLDER}: expected the same entries as in the tiles")
         fresh = part.entries[len(known) :]
-        held.add(fresh, map(id_in, fresh))
+        held.add(fresh, map(ids_in, fresh))
 
 
 def _check_signed(held: Held, signed: Checkpoint) -> None:

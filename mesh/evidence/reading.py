@@ -15,7 +15,7 @@ from mesh.core.merkle import consistency_proof, inclusion_proof, leaf_hash
 from mesh.core.tiles import ENTRIES, MAX_BUNDLE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, parse_bundle
 from mesh.evidence.base import not_there
 from mesh.evidence.disk import Disk
-from mesh.evidence.entries import id_in
+from mesh.evidence.entries import ids_in
 from mesh.evidence.held import Held
 from mesh.evidence.tree import damaged
 
@@ -81,7 +81,7 @@ class Reader:
             return recent
         # One moment: what is older than the recent ids, in bundles and in memory.
         since, stored = held.recent.since, held.stored
-        here = [n for n, entry in enumerate(held.tail(stored, since), stored) if id_in(entry) == entry_id]
+        here = [n for n, entry in enumerate(held.tail(stored, since), stored) if entry_id in ids_in(entry)]
         older: list[int] = []
         bundles = range(-(-min(since, stored) // TILE_WIDTH))
         for at in range(0, len(bundles), _BUNDLES_AT_ONCE):
@@ -116,6 +116,6 @@ class Reader:
                 found += [
                     index
                     for index, entry in enumerate(entries, number << TILE_HEIGHT)
-                    if needle in entry and id_in(entry) == entry_id
+                    if needle in entry and entry_id in ids_in(entry)
                 ]
         return found

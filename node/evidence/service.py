@@ -27,6 +27,7 @@ from mesh.core.records import RecordKey, RecordType
 from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId
 from mesh.evidence.base import EvidenceLog
+from mesh.evidence.entries import ids_in
 from mesh.evidence.witness import Witness
 from mesh.identity.peer import Peer
 from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of
@@ -213,8 +214,13 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
                 )
             async with self._searching:
                 indexes = await self._log.find(entry_id)
-        found = [(index, await self._log.entry(index)) for index in indexes[:MAX_ENTRIES]]
-        return _concerning(found, reader)
+        found = {index: await self._log.entry(index) for index in indexes[:MAX_ENTRIES]}
+        # What a node did on the permit of this decision goes on under an id of its own.
+        for other in {own for entry in found.values() for own in ids_in(entry)} - {entry_id}:
+            for index in await self._log.find(other, recent_only=True):
+                if len(found) < MAX_ENTRIES and index not in found:
+                    found[index] = await self._log.entry(index)
+        return _concerning(sorted(found.items()), reader)
 
     def _record_of(self, node: SpiffeId) -> bytes:
         held = self._board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))

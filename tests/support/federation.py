@@ -81,9 +81,11 @@ async def federation_of(
     documents: Mapping[str, Documents],
     policies: Mapping[str, str] | None = None,
     client: str = "firm/desk",
+    *,
+    evidence: bool = False,
 ) -> AsyncIterator[Federation]:
     """Authorities of these countries, each with a node that holds these documents. Everything is permitted
-    unless policies say otherwise."""
+    unless policies say otherwise. With `evidence` the nodes witness each other's logs."""
     cedar = {country: (policies or {}).get(country, PERMIT_ALL) for country in documents}
     spec = await spec_of()
     async with mesh_of(directory, *documents, policies=cedar) as mesh:
@@ -91,7 +93,9 @@ async def federation_of(
             await mesh[country].publish(RecordType.COLLECTION, codec.collection_to_payload(spec), COLLECTION)
         nodes = {
             country: await mesh[country].node(
-                NAMES[country], retrieval=retrieval_parts(directory / f"{country}-retrieval")
+                NAMES[country],
+                retrieval=retrieval_parts(directory / f"{country}-retrieval"),
+                evidence=directory / f"{country}-witness" if evidence else None,
             )
             for country in documents
         }

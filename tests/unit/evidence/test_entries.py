@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.tiles import MAX_ENTRY_BYTES
-from mesh.evidence.entries import encode, id_in, id_of
+from mesh.evidence.entries import encode, ids_in, ids_of
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=10),
@@ -30,7 +30,7 @@ def test_there_is_one_form() -> None:
 @given(st.dictionaries(st.text(max_size=5), values, max_size=5))
 def test_what_fits_is_kept_as_it_is(entry: dict[str, Any]) -> None:
     assert json.loads(encode(entry)) == entry
-    assert id_in(encode(entry)) == id_of(entry)
+    assert ids_in(encode(entry)) == ids_of(entry)
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,16 +57,22 @@ def test_lists_are_cut_from_their_ends_the_refused_first(lists: dict[str, Any]) 
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_have_an_id_or_none(data: bytes) -> None:
-    assert id_in(data) is None or isinstance(id_in(data), str)
+def test_any_bytes_have_ids_or_none(data: bytes) -> None:
+    assert all(isinstance(each, str) for each in ids_in(data))
 
 
 def test_what_only_looks_like_an_id_is_none() -> None:
-    assert id_of({"id": ["x"]}) is None
-    assert id_of({"decision": "x"}) is None
-    assert id_in(b'["id"]') is None
-    assert id_in(b"[" * 100_000) is None
-    assert id_of({"id": 7}) == "7"
+    assert ids_of({"id": ["x"]}) == ()
+    assert ids_of({"decision": "x", "permit": ["y"]}) == ()
+    assert ids_in(b'["id"]') == ()
+    assert ids_in(b"[" * 100_000) == ()
+    assert ids_of({"id": 7}) == ("7",)
+
+
+def test_an_entry_is_found_by_what_it_rests_on() -> None:
+    entry = {"id": "own", "decision": {"id": "own"}, "permit": {"id": "permit", "decision": "theirs"}}
+    assert ids_of(entry) == ("own", "theirs")
+    assert ids_of({"decision": {"id": "placed"}}) == ("placed",)
 
 
 def test_without_a_list_to_cut_it_is_refused() -> None:

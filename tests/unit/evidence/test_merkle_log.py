@@ -147,12 +147,12 @@ async def test_old_ids_are_found_in_files(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_recent_ids_forget_the_oldest():
     recent = RecentIds(7)
-    recent.add(["a", None, "a"])
-    recent.add(str(n) for n in range(RECENT_IDS - 2))
-    assert recent.find("a") == (9,)
+    recent.add([("a",), (), ("a", "also")])
+    recent.add((str(n),) for n in range(RECENT_IDS - 2))
+    assert recent.find("a") == recent.find("also") == (9,)
     assert recent.since == 8
-    recent.add(["b", "c"])
-    assert recent.find("a") == ()
+    recent.add([("b",), ("c",)])
+    assert recent.find("a") == recent.find("also") == ()
     assert recent.find("c") == (8 + RECENT_IDS + 1,)
     assert len(recent._where) == RECENT_IDS
 
