@@ -12,6 +12,7 @@ import yaml
 from demo.authority import Authority
 from demo.model import DemoModel
 from mesh.core.types import SpiffeId, node_id
+from mesh.evidence.__main__ import read_entries
 from mesh.identity.names import dns_name_of
 from mesh.ports import free_ports
 
@@ -87,16 +88,13 @@ class DemoNode:
 
     def decisions(self) -> list[dict[str, Any]]:
         """Its decision log, oldest first."""
-        found: list[dict[str, Any]] = []
-        for path in sorted((self.directory / "state").rglob("decisions*.jsonl")):
-            found += [json.loads(line) for line in path.read_text().splitlines()]
-        return found
+        return [json.loads(entry) for entry in read_entries(self.directory / "state/evidence/decisions")]
 
     def written(self) -> str:
         """Everything that the node wrote to disk as text: logs and decisions."""
         texts = [
             p.read_text(errors="replace")
             for p in self.directory.rglob("*")
-            if p.suffix in (".log", ".jsonl", ".out", ".err")
+            if p.suffix in (".log", ".out", ".err") or ("evidence" in p.parts and p.is_file())
         ]
         return "\n".join(texts)

@@ -28,6 +28,7 @@ from mesh.evidence.base import Entry, unavailable
 MAX_LOGGED_REFUSALS = 100
 # Where an entry says how many of a list were left out for its size.
 LEFT_OUT = "left_out"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 
 def decision_entry(decision: Decision) -> dict[str, object]:
@@ -118,7 +119,7 @@ def ids_in(data: bytes) -> tuple[str, ...]:
 
 
 def _canonical(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _lists(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:

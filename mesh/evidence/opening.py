@@ -8,7 +8,9 @@ the files stay as they are.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import leaf_hash, root_at
@@ -55,6 +57,17 @@ def open_folder(disk: Disk, key: VerifierKey, origin: str) -> Opened:
     if last.whole < last.length:
         _LOG.warning("the log ended in %d bytes that nobody was told of: cut off", last.length - last.whole)
     return Opened(held, Journal(disk, starts, last), latest)
+
+
+def begin(folder: Path) -> None:
+    """Begins a log in the folder, unless there is one. Raises EVIDENCE_UNAVAILABLE and OSError."""
+    disk = Disk(folder, lambda _: None)
+    lock = disk.prepare()
+    try:
+        if not starts_of(disk):
+            Journal.begin(disk).close()
+    finally:
+        os.close(lock)
 
 
 def load_tile(disk: Disk, tile: Tile) -> bytes:

@@ -49,14 +49,18 @@ class LogKey:
             if error.reason is not Reason.NOT_FOUND:
                 raise
         made = cls.generate()
+        made.save(path)
+        return made
+
+    def save(self, path: Path) -> None:
+        """Writes a new file with mode 0600; CONFIG_INVALID if there is one, or it cannot be written."""
         try:
             make_private_directory(path.parent)
-            write_file(path, made.to_pem())
+            write_file(path, self.to_pem())
         except OSError as error:
             raise MeshError(
                 Reason.CONFIG_INVALID, f"{path.name} cannot be written: {error.strerror}"
             ) from None
-        return made
 
     def to_pem(self) -> bytes:
         """PKCS#8 PEM, unencrypted: at rest it is guarded by file permissions."""

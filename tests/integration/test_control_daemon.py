@@ -19,6 +19,7 @@ import yaml
 
 from control.cli.main import run
 from control.config_example import example_config
+from mesh.evidence.__main__ import read_entries
 from mesh.ports import free_ports
 from mesh.sdk.profile import ControlPlane, Profile
 from mesh.store.etcd_server import EtcdServer
@@ -123,8 +124,10 @@ async def test_it_publishes_serves_survives_etcd_and_goes(daemon: Daemon):
     lines = [json.loads(line) for line in daemon.log.read_text().splitlines()]
     assert all({"time", "level", "message"} <= set(line) for line in lines)
     assert not [line for line in lines if line["level"] in ("error", "critical")]
-    actions = (daemon.home / "state" / "actions.jsonl").read_text().splitlines()
-    assert json.loads(actions[-1])["state"] == "done"
+    (last,) = read_entries(daemon.home / "state/evidence/actions", 1)
+    assert json.loads(last)["state"] == "done"
+    checkpoint = (daemon.home / "state/evidence/actions/checkpoint").read_text()
+    assert checkpoint.startswith("de.mesh.example/control/main/actions\n")
 
 
 async def test_killed_it_starts_again_without_etcd_and_knows_what_it_knew(daemon: Daemon):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mesh.core.errors import MeshError, Reason
-from mesh.evidence import FileDecisionLog
+from mesh.identity.log_keys import LogKey
 from mesh.identity.source import SvidSource
 from mesh.store.memory import MemoryStore
 from node.engine.base import EngineState
 from node.engine.scripted import Script, ScriptedEngine
 from node.runtime import NodeParts, NodeRuntime
 from sovereign.mesh.v1 import inference_pb2
+from tests.support.evidence import open_log
 from tests.support.mesh import DEADLINE_S, Caller, Mesh, Node, context, mesh_of
 
 PUBLIC = context(["public"])
@@ -174,10 +176,13 @@ async def test_certificates_rotate_under_load_without_a_failed_call(tmp_path: Pa
 
 @pytest.mark.slow
 async def test_what_cannot_be_recorded_is_not_served_i7(tmp_path: Path):
-    full = tmp_path / "decisions.jsonl"
-    full.symlink_to("/dev/full")
+    def full(step: str) -> None:
+        if step.startswith("append"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = open_log(tmp_path / "log", LogKey.generate(), failpoint=full)
     async with mesh_of(tmp_path, "DE") as mesh:
-        node = await mesh["DE"].node("fra-1", log=FileDecisionLog.open(full))
+        node = await mesh["DE"].node("fra-1", log=log)
         clinic = mesh["DE"].caller("clinic")
         with pytest.raises(MeshError) as caught:
             await clinic.chat(node, PUBLIC)

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from mesh.core.types import SpiffeId
+from mesh.evidence.__main__ import read_entries
 from mesh.ports import free_ports
 from mesh.store.etcd import EtcdStore
 from mesh.store.etcd_server import EtcdServer
@@ -79,8 +80,7 @@ class NodeProcess:
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
-        text = (self.directory / "state" / "decisions.jsonl").read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(entry) for entry in read_entries(self.directory / "state/evidence/decisions")]
 
 
 async def plan(
