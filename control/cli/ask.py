@@ -22,9 +22,11 @@ from control.cli.coverage_view import citations, cited, coverage_json, coverage_
 from control.cli.decision_view import decision_json
 from control.cli.output import Output, OutputOption, console, emit_json, harmless, progress
 from control.cli.prompt import read_prompt
+from control.cli.receipts import ReceiptOption, answered, keep, require_new
 from control.cli.retrieval_options import CollectionArgument, FilterOption, QuestionArgument, filters_of
 from control.cli.session import ProfileOption, act, open_client
 from mesh.core.errors import MeshError
+from mesh.core.placement import Decision
 from mesh.core.questions import ANSWER_TIMEOUT_S, AnswerEvent, AnswerResult, NodeDone, SearchDecided
 from mesh.core.retrieval import AnswerSentence, Reference
 
@@ -39,6 +41,7 @@ def ask(
     only_in: OnlyInOption = None,
     require: RequireOption = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for all of it.")] = ANSWER_TIMEOUT_S,
+    receipt: ReceiptOption = None,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -48,11 +51,13 @@ def ask(
     """
     context = context_of(data_class, purpose, transfer_basis, only_in, require)
     asked, fields = read_prompt(question), filters_of(filters)
+    require_new(receipt)
     waiting = contextlib.ExitStack()
     show = _Show()
 
     async def work() -> MeshError | None:
         failure: MeshError | None = None
+        decision: Decision | None = None
         async with (
             open_client(profile) as client,
             aclosing(
@@ -66,8 +71,11 @@ def ask(
                     if not isinstance(event, SearchDecided | NodeDone):
                         waiting.close()
                     show(event)
-                if isinstance(event, AnswerResult):
+                if isinstance(event, SearchDecided):
+                    decision = event.decision
+                elif isinstance(event, AnswerResult):
                     failure = nobody_answered(event.coverage)
+                    await keep(client, receipt, decision, answered(event.coverage))
         return failure
 
     with waiting:

@@ -23,6 +23,7 @@ from control.cli.context_options import (
 from control.cli.decision_view import decision_json, decision_text
 from control.cli.output import Output, OutputOption, console, emit_json, harmless, progress
 from control.cli.prompt import PromptArgument, read_prompt, read_text
+from control.cli.receipts import ReceiptOption, keep, require_new
 from control.cli.session import ProfileOption, act, open_client
 from mesh.core.failover import Mode
 from mesh.sdk import events
@@ -45,12 +46,14 @@ def chat(
     require: RequireOption = None,
     timeout: TimeoutOption = 300.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show the decision before the answer.")] = False,
+    receipt: ReceiptOption = None,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Ask a model. The answer streams to stdout; --output json gives one event a line."""
     context = context_of(data_class, purpose, transfer_basis, only_in, require)
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    require_new(receipt)
     messages = [Message("user", read_prompt(prompt))]
     if system is not None:
         messages.insert(0, Message("system", read_text(system)))
@@ -64,7 +67,12 @@ def chat(
                 client.chat(model, messages, context=context, sampling=sampling, timeout_s=timeout)
             ) as stream,
         ):
+            decision = None
             async for event in stream:
+                if isinstance(event, events.Placed):
+                    decision = event.decision
+                elif isinstance(event, events.Finished):
+                    await keep(client, receipt, decision, [event.node])
                 if output is Output.JSON:
                     emit_json(event_json(event))
                     continue

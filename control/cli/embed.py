@@ -18,6 +18,7 @@ from control.cli.context_options import (
 )
 from control.cli.output import Output, OutputOption, emit, table
 from control.cli.prompt import read_prompt
+from control.cli.receipts import ReceiptOption, keep, require_new
 from control.cli.session import ProfileOption, act, open_client
 from mesh.sdk.events import Embeddings
 
@@ -31,16 +32,20 @@ def embed(
     only_in: OnlyInOption = None,
     require: RequireOption = None,
     timeout: TimeoutOption = 60.0,
+    receipt: ReceiptOption = None,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Embed texts. As text, shows the first numbers of each; --output json gives all."""
     context = context_of(data_class, purpose, transfer_basis, only_in, require)
     texts = [read_prompt(part) for part in text]
+    require_new(receipt)
 
     async def work() -> Embeddings:
         async with open_client(profile) as client:
-            return await client.embed(texts, context=context, model=model, timeout_s=timeout)
+            found = await client.embed(texts, context=context, model=model, timeout_s=timeout)
+            await keep(client, receipt, found.decision, [found.node])
+            return found
 
     found = act(work(), output)
     rows = [

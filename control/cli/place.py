@@ -18,6 +18,7 @@ from control.cli.context_options import (
 )
 from control.cli.decision_view import decision_json, decision_text
 from control.cli.output import Output, OutputOption, emit
+from control.cli.receipts import ReceiptOption, keep, require_new
 from control.cli.session import ProfileOption, act, open_client
 from mesh.core.placement import Decision
 from mesh.core.types import Action
@@ -46,15 +47,19 @@ def place(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say for every node why, also where it was not needed.")
     ] = False,
+    receipt: ReceiptOption = None,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Ask where a request may go and why not elsewhere. Sends no payload. Exit code 3 if nowhere."""
     context = context_of(data_class, purpose, transfer_basis, only_in, require)
 
+    require_new(receipt)
+
     async def work() -> Decision:
         async with open_client(profile) as client:
             placed = await client.place(context, action=Action(action), model=model, explain=explain)
+            await keep(client, receipt, placed.decision)
             return placed.decision
 
     decision = act(work(), output)

@@ -19,6 +19,7 @@ from control.cli.coverage_view import coverage_json, coverage_text, hit_json, hi
 from control.cli.decision_view import decision_json
 from control.cli.output import Output, OutputOption, console, emit, emit_json
 from control.cli.prompt import read_prompt
+from control.cli.receipts import ReceiptOption, answered, keep, require_new
 from control.cli.retrieval_options import (
     CollectionArgument,
     FilterOption,
@@ -28,6 +29,7 @@ from control.cli.retrieval_options import (
 )
 from control.cli.session import ProfileOption, act, open_client
 from mesh.core.errors import MeshError, Reason
+from mesh.core.placement import Decision
 from mesh.core.questions import DEFAULT_K, SEARCH_TIMEOUT_S, Partial, SearchDecided, SearchResult
 from mesh.core.retrieval import SearchMode
 
@@ -53,6 +55,7 @@ def search(
     only_in: OnlyInOption = None,
     require: RequireOption = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for all of it.")] = SEARCH_TIMEOUT_S,
+    receipt: ReceiptOption = None,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -62,9 +65,11 @@ def search(
     """
     context = context_of(data_class, purpose, transfer_basis, only_in, require)
     query, fields = read_prompt(question), filters_of(filters)
+    require_new(receipt)
 
     async def work() -> tuple[dict[str, Any], SearchResult]:
         decided: dict[str, Any] = {}
+        decision: Decision | None = None
         async with (
             open_client(profile) as client,
             aclosing(
@@ -84,10 +89,11 @@ def search(
         ):
             async for event in events:
                 if isinstance(event, SearchDecided):
-                    decided = decision_json(event.decision)
+                    decision, decided = event.decision, decision_json(event.decision)
                 elif isinstance(event, Partial):
                     _show_partial(event, output)
                 else:
+                    await keep(client, receipt, decision, answered(event.coverage))
                     return decided, event
         raise MeshError(Reason.INTERNAL, "the search ended without a result")
 

@@ -1,0 +1,123 @@
+"""`meshctl audit verify`: whether a receipt holds, and a copy of a log, by trust bundles alone. Offline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from control.cli.output import Output, OutputOption, emit, progress
+from mesh.core.errors import MeshError, Reason
+from mesh.core.merkle import Frontier, leaf_hash
+from mesh.core.receipt import MAX_BYTES, WITNESSES, Receipt, VerifiedEnd, origin_of, verify_receipt
+from mesh.core.receipt_story import story_of
+from mesh.core.snapshot import TrustBundle
+from mesh.evidence.attested import attested_by
+from mesh.evidence.offline import read_entries
+from mesh.identity.bundle import load_bundle_file
+from mesh.identity.log_keys import verify_ed25519
+from mesh.identity.private_files import read_file
+
+_MAX_BUNDLES = 256
+
+TrustOption = Annotated[
+    list[Path],
+    typer.Option("--trust", help="An authority's trust bundle, or a folder of them. May be given again."),
+]
+
+
+def verify(
+    receipt: Annotated[Path, typer.Argument(help="The receipt: a file that --receipt has written.")],
+    trust: TrustOption,
+    witnesses: Annotated[
+        int,
+        typer.Option("--witnesses", min=0, max=64, help="Of so many other authorities must have cosigned."),
+    ] = WITNESSES,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", file_okay=False, help="A copy of a node's log: whether it is the one of the receipt."
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Verify a receipt offline, and say what it proves and what not. Exit code 1 if it does not hold.
+
+    With --log, every entry of a copy of the log (the folder evidence/decisions of a node) is held against the
+    receipt as well.
+    """
+    bundles = _bundles(trust)
+    read = Receipt.from_json(read_file(receipt, limit=MAX_BYTES))
+    ends = verify_receipt(read, attested_by(bundles), verify_ed25519, witnesses)
+    story = story_of(ends)
+    checked: list[str] = []
+    if log is not None:
+        with progress("reading the log", output):
+            checked.append(_same_log(log, ends))
+    emit(
+        output,
+        {
+            "holds": True,
+            "decisions": list(story.decisions),
+            "ends": [_end_json(end) for end in ends],
+            "proven": [*story.proven, *checked],
+            "not_proven": list(story.not_proven),
+        },
+        "The receipt holds. It proves:",
+        *(f"  - {line}" for line in (*story.proven, *checked)),
+        "It does not prove:",
+        *(f"  - {line}" for line in story.not_proven),
+    )
+
+
+def _bundles(paths: Iterable[Path]) -> dict[str, TrustBundle]:
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not 1 <= len(files) <= _MAX_BUNDLES:
+        raise MeshError(Reason.CONFIG_INVALID, f"--trust: expected 1 to {_MAX_BUNDLES} bundles")
+    found = [load_bundle_file(file) for file in files]
+    bundles = {bundle.trust_domain: bundle for bundle in found}
+    if len(bundles) < len(found):
+        raise MeshError(Reason.CONFIG_INVALID, "--trust: expected one bundle for each trust domain")
+    return bundles
+
+
+def _same_log(folder: Path, ends: Iterable[VerifiedEnd]) -> str:
+    """Whether the folder's entries are those that one of the receipt's checkpoints was signed for."""
+    by_size = {end.checkpoint.size: end for end in ends}
+    frontier = Frontier()
+    for entry in _entries(folder, max(by_size)):
+        frontier.append(leaf_hash(entry))
+        end = by_size.get(frontier.size)
+        if end is not None and end.checkpoint.root == frontier.root():
+            name = origin_of(end.node)
+            return f"the copy in {folder.name} is the log of {name}, entry by entry, up to {frontier.size}"
+    raise MeshError(
+        Reason.RECEIPT_INVALID,
+        f"{folder.name}: expected the entries that one of the receipt's checkpoints was signed for;"
+        " these are others, or fewer",
+    )
+
+
+def _entries(folder: Path, last: int) -> Iterator[bytes]:
+    began = time.monotonic()
+    for number, entry in enumerate(read_entries(folder)):
+        if number >= last:
+            return
+        if number % 100_000 == 0 and time.monotonic() - began > 2:
+            typer.echo(f"read {number:,} of {last:,} entries", err=True)
+        yield entry
+
+
+def _end_json(end: VerifiedEnd) -> dict[str, Any]:
+    return {
+        "node": str(end.node),
+        "size": end.checkpoint.size,
+        "root": end.checkpoint.root.hex(),
+        "entries": [{"index": index, "entry": dict(entry)} for index, entry in end.entries],
+        "witnesses": [{"node": str(each.witness), "at": each.at} for each in end.witnessed],
+    }
