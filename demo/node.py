@@ -12,7 +12,7 @@ import yaml
 from demo.authority import Authority
 from demo.model import DemoModel
 from mesh.core.types import SpiffeId, node_id
-from mesh.evidence.__main__ import read_entries
+from mesh.evidence.offline import read_entries
 from mesh.identity.names import dns_name_of
 from mesh.ports import free_ports
 

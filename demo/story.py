@@ -1,4 +1,4 @@
-"""The fourteen steps. demo/__main__.py tells them, tests/e2e asserts them.
+"""The sixteen steps. demo/__main__.py tells them, tests/e2e asserts them.
 
 A step gets the world and a teller. It acts as its people would (clients through the SDK, administrators
 through meshctl, rogues on the wire) and states its expectations; a step that raises has failed.
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from demo.asking import answered_where_the_data_is, documents_are_taken_in, one_question_three_askers
 from demo.attacking import foreign_control_is_kept_out, forged_certificate_fails, rogue_requests_are_refused
+from demo.evidence import a_log_is_rewritten, receipts_prove_themselves
 from demo.failing import (
     a_killed_node_is_survived,
     certificates_turn_over,
@@ -35,6 +36,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("Each node takes in its own documents", documents_are_taken_in),
     ("One question, three askers, three outcomes", one_question_three_askers),
     ("Answered where the data is", answered_where_the_data_is),
+    ("Receipts that need nobody's word", receipts_prove_themselves),
     ("Sent past the placement: the receiving node refuses", rogue_requests_are_refused),
     ("A certificate in another authority's name", forged_certificate_fails),
     ("In Berlin, but controlled from the US", foreign_control_is_kept_out),
@@ -42,6 +44,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("An authority withdraws another", france_is_withdrawn),
     ("etcd is killed", the_board_goes_away),
     ("Certificates are renewed, a client is revoked", certificates_turn_over),
+    ("An operator rewrites its log", a_log_is_rewritten),
 )
 
 

@@ -11,14 +11,18 @@ import typer
 
 from control.cli.session import Session, call, open_session
 from mesh.core.errors import MeshError, Reason
-from mesh.core.types import node_id
+from mesh.core.types import SpiffeId, node_id
+from mesh.identity.names import dns_name_of
 from mesh.sdk.documents import IndexClient
 from mesh.sdk.placers import Server
-from sovereign.mesh.v1 import admin_pb2
+from sovereign.mesh.v1 import admin_pb2, evidence_pb2_grpc
 
 NodeOption = Annotated[
     str,
     typer.Option("--node", help="The node of your own authority that holds, or is to hold, the documents."),
+]
+LogNodeOption = Annotated[
+    str, typer.Option("--node", help="The node of your own authority that is asked (administrators).")
 ]
 
 
@@ -29,6 +33,19 @@ async def open_index(profile: Path | None, node: str) -> AsyncIterator[IndexClie
         server = await _server(session, node)
         async with IndexClient(session.source, server) as index:
             yield index
+
+
+@asynccontextmanager
+async def open_evidence(
+    profile: Path | None, node: str
+) -> AsyncIterator[tuple[SpiffeId, evidence_pb2_grpc.EvidenceStub]]:
+    """That node, and what shows its log, with the profile's identity."""
+    async with open_session(profile) as session:
+        server = await _server(session, node)
+        channel = session.pool.channel(
+            server.endpoint, dns_name=dns_name_of(server.id), trust_domain=server.id.trust_domain
+        )
+        yield server.id, evidence_pb2_grpc.EvidenceStub(channel)
 
 
 async def _server(session: Session, name: str) -> Server:

@@ -9,13 +9,16 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import HASH_BYTES, MAX_PROOF_HASHES
 from mesh.core.receipt import MAX_ENTRIES, MAX_NOTE_CHARS, MAX_WITNESSES, End, ProvenEntry
 from mesh.core.records import MAX_ENVELOPE_BYTES
+from mesh.core.text import shortened
 from mesh.core.tiles import MAX_ENTRY_BYTES
 from mesh.core.types import SpiffeId
+from mesh.core.witness import MAX_ALARMS, Alarm
 from sovereign.mesh.v1 import evidence_pb2
 
 MAX_ID_CHARS = 64
 MAX_WAIT_MS = 10_000
 _MAX_LINE_CHARS = 1024
+_LATEST = 253_402_300_799.0  # 9999-12-31, the last moment that can be shown
 
 
 def cosign_from_pb(request: evidence_pb2.CosignRequest) -> tuple[bytes, int, tuple[bytes, ...]]:
@@ -76,6 +79,40 @@ def end_from_pb(answer: evidence_pb2.ProveResponse, node: SpiffeId) -> End:
         raise _misbehaved("a checkpoint and records within their limits")
     return End(
         node, tuple(map(_entry, answer.entries)), answer.checkpoint.encode(), envelopes[0], envelopes[1:]
+    )
+
+
+def alarms_to_pb(alarms: Iterable[Alarm]) -> evidence_pb2.ListAlarmsResponse:
+    """Writes them."""
+    return evidence_pb2.ListAlarmsResponse(
+        alarms=[
+            evidence_pb2.Alarm(
+                origin=each.origin,
+                finding=each.finding,
+                detail=each.detail,
+                at=each.at,
+                seen=each.seen,
+                offered=each.offered,
+            )
+            for each in alarms
+        ]
+    )
+
+
+def alarms_from_pb(answer: evidence_pb2.ListAlarmsResponse) -> tuple[Alarm, ...]:
+    """Reads them, as far as they can be shown; PEER_MISBEHAVED."""
+    if len(answer.alarms) > MAX_ALARMS or not all(0 <= each.at < _LATEST for each in answer.alarms):
+        raise _misbehaved(f"at most {MAX_ALARMS} alarms, each with its time")
+    return tuple(
+        Alarm(
+            shortened(each.origin, _MAX_LINE_CHARS),
+            shortened(each.finding, _MAX_LINE_CHARS),
+            shortened(each.detail, _MAX_LINE_CHARS),
+            each.at,
+            each.seen[:MAX_NOTE_CHARS],
+            each.offered[:MAX_NOTE_CHARS],
+        )
+        for each in answer.alarms
     )
 
 

@@ -28,6 +28,7 @@ class Finding(StrEnum):
     NEW_KEY = "new-key"  # it began anew under another key
 
 
+MAX_ALARMS = 1024  # that a node tells of
 REASONS = {
     Finding.FORK: Reason.LOG_FORKED,
     Finding.ROLLBACK: Reason.LOG_ROLLED_BACK,
@@ -53,6 +54,18 @@ class Wrong:
 
     finding: Finding
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something wrong with a log. `seen` and `offered` are its checkpoints, as notes; `at`: Unix seconds."""
+
+    origin: str
+    finding: str
+    detail: str
+    at: float
+    seen: str
+    offered: str
 
 
 def judge(

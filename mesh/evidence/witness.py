@@ -33,7 +33,7 @@ from mesh.core.notes import (
 )
 from mesh.core.receipt import origin_of
 from mesh.core.types import SpiffeId
-from mesh.core.witness import REASONS, Behind, Finding, Wrong, judge
+from mesh.core.witness import MAX_ALARMS, REASONS, Alarm, Behind, Finding, Wrong, judge
 from mesh.evidence.base import Signer, damaged, unavailable
 from mesh.identity.log_keys import verify_ed25519
 from mesh.identity.private_files import make_private_directory, read_file, write_file
@@ -42,20 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 MAX_NOTE_BYTES = 16 * 1024
 MAX_ALARMS_OF_A_LOG = 16
-MAX_ALARMS = 1024
 _MAX_FILE_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Something wrong with a log. `seen` and `offered` are its checkpoints, as notes; `at`: Unix seconds."""
-
-    origin: str
-    finding: str
-    detail: str
-    at: float
-    seen: str
-    offered: str
 
 
 @dataclass(frozen=True, slots=True)

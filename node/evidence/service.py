@@ -177,18 +177,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
     ) -> evidence_pb2.ListAlarmsResponse:
         """What this node found wrong with others' logs; see evidence.proto."""
         self._require_own(self._caller(context, (ADMIN,)))
-        alarms = [
-            evidence_pb2.Alarm(
-                origin=each.origin,
-                finding=each.finding,
-                detail=each.detail,
-                at=each.at,
-                seen=each.seen,
-                offered=each.offered,
-            )
-            for each in await self._witness.alarms()
-        ]
-        return evidence_pb2.ListAlarmsResponse(alarms=alarms)
+        return codec.alarms_to_pb(await self._witness.alarms())
 
     def _caller(self, context: _Context, kinds: Sequence[str]) -> Peer:
         gate = self._gate

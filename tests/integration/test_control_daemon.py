@@ -19,7 +19,7 @@ import yaml
 
 from control.cli.main import run
 from control.config_example import example_config
-from mesh.evidence.__main__ import read_entries
+from mesh.evidence.offline import read_entries
 from mesh.ports import free_ports
 from mesh.sdk.profile import ControlPlane, Profile
 from mesh.store.etcd_server import EtcdServer

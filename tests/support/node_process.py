@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from mesh.core.types import SpiffeId
-from mesh.evidence.__main__ import read_entries
+from mesh.evidence.offline import read_entries
 from mesh.ports import free_ports
 from mesh.store.etcd import EtcdStore
 from mesh.store.etcd_server import EtcdServer

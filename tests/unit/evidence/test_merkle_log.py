@@ -16,9 +16,9 @@ import pytest
 
 from mesh.core.errors import MeshError, Reason
 from mesh.evidence import MerkleLog, journal
-from mesh.evidence.__main__ import read_entries
 from mesh.evidence.disk import STEPS, Disk
 from mesh.evidence.held import RECENT_IDS, RecentIds
+from mesh.evidence.offline import read_entries
 from mesh.identity.log_keys import LogKey
 from tests.support.evidence import all_entries, bundle, journal_files, open_log, served
 
