@@ -26,8 +26,10 @@ class SignedCheckpoint(NamedTuple):
 class Signer(Protocol):
     """The key that a log signs with (mesh/identity/log_keys.py)."""
 
-    public: bytes
-    """Ed25519, 32 bytes."""
+    @property
+    def public(self) -> bytes:
+        """Ed25519, 32 bytes."""
+        ...
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes."""
@@ -53,8 +55,10 @@ class EvidenceLog(DecisionLog, Protocol):
     not what was written are EVIDENCE_DAMAGED.
     """
 
-    key: VerifierKey | None
-    """By which its checkpoints are verified; None if it cannot sign."""
+    @property
+    def key(self) -> VerifierKey | None:
+        """By which its checkpoints are verified; None if it cannot sign."""
+        ...
 
     @property
     def size(self) -> int:
