@@ -26,8 +26,10 @@ class SignedCheckpoint(NamedTuple):
 class Signer(Protocol):
     """The key that a log signs with (mesh/identity/log_keys.py)."""
 
-    public: bytes
-    """Ed25519, 32 bytes."""
+    @property
+    def public(self) -> bytes:
+        """Ed25519, 32 bytes."""
+        ...
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes."""

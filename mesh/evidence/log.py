@@ -97,11 +97,17 @@ class MerkleLog:
                 raise
         except OSError as error:
             raise unavailable(f"the log's folder cannot be used: {error.strerror}") from error
-        return cls(disk, lock, key, signer, found, checkpoint_every_s)
+        log = cls(disk, lock, key, signer, found, checkpoint_every_s)
+        if asyncio._get_running_loop() is not None and found.held.size:
+            log._publisher.grown()  # what was recorded before a crash is signed for now
+        return log
 
     async def record(self, entry: Entry) -> int:
         """Returns the entry's index once it and all before it are on disk."""
-        if self._closing or self._held.unstored_bytes > MAX_UNSTORED_BYTES:
+        if self._closing:
+            raise unavailable()
+        if self._held.unstored_bytes > MAX_UNSTORED_BYTES:
+            self._publisher.grown()  # tries again to store them
             raise unavailable()
         loop = asyncio.get_running_loop()
         waiting = _Waiting(encode(entry), ids_of(entry), loop.create_future())

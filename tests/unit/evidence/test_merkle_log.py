@@ -56,6 +56,7 @@ async def check(log: MerkleLog, size: int) -> None:
 # --- what others read -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_folder_is_a_tiled_log(tmp_path: Path):
     log = open_log(tmp_path / "log", SIGNER)
     for count in (1, 254, 1, 1, 255, 700, 3):
@@ -106,6 +107,7 @@ async def test_the_entries_are_read_beside_the_log(tmp_path: Path):
 # --- going on -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_it_goes_on_after_a_restart_and_signs_nothing_twice(tmp_path: Path):
     total = 0
     for count in (1, 255, 300, 44, 0, 1000):
@@ -120,6 +122,7 @@ async def test_it_goes_on_after_a_restart_and_signs_nothing_twice(tmp_path: Path
     assert served(log.folder, log.key)[0].size == total
 
 
+@pytest.mark.slow
 async def test_neither_the_journal_nor_memory_grows_with_the_log(tmp_path: Path):
     log = open_log(tmp_path / "log", SIGNER)
     for _ in range(12):
@@ -357,6 +360,16 @@ async def test_it_refuses_before_memory_is_full_of_what_cannot_be_stored(
 # --- altered ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a log of 1,000 entries that signed for them."""
+    folder = tmp_path_factory.mktemp("original") / "log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "FILE_ENTRIES", 300)
+        asyncio.run(filled(folder, 200, 200, 200, 200, 200))
+    return folder
+
+
 def flip(path: Path, at: int = -1) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -398,10 +411,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 async def test_what_is_not_what_was_signed_does_not_open_and_is_left_alone(
-    damage: Callable[[Path], object], tmp_path: Path
+    damage: Callable[[Path], object], original: Path, tmp_path: Path
 ):
-    folder = tmp_path / "log"
-    await filled(folder, 200, 200, 200, 200, 200)
+    folder = shutil.copytree(original, tmp_path / "log")
     damage(folder)
     before = snapshot(folder)
     with refused(Reason.EVIDENCE_DAMAGED):
@@ -431,9 +443,8 @@ async def test_an_older_backup_with_the_newer_checkpoint_does_not_open(tmp_path:
 
 
 @pytest.mark.parametrize("damage", ["altered", "torn", "gone"])
-async def test_a_damaged_bundle_is_found_when_it_is_read(damage: str, tmp_path: Path):
-    folder = tmp_path / "log"
-    await filled(folder, 200, 200, 200, 200, 200)
+async def test_a_damaged_bundle_is_found_when_it_is_read(damage: str, original: Path, tmp_path: Path):
+    folder = shutil.copytree(original, tmp_path / "log")
     path = folder / bundle(0)
     if damage == "altered":
         path.write_bytes(path.read_bytes().replace(b'"id":"7"', b'"id":"8"'))
@@ -451,9 +462,8 @@ async def test_a_damaged_bundle_is_found_when_it_is_read(damage: str, tmp_path: 
     await log.aclose()
 
 
-async def test_a_tile_that_is_altered_while_the_log_is_open_proves_nothing(tmp_path: Path):
-    folder = tmp_path / "log"
-    await filled(folder, 200, 200, 200, 200, 200)
+async def test_a_tile_that_is_altered_while_the_log_is_open_proves_nothing(original: Path, tmp_path: Path):
+    folder = shutil.copytree(original, tmp_path / "log")
     log = open_log(folder, SIGNER)
     flip(folder / "tile/0/000", 5)
     with refused(Reason.EVIDENCE_DAMAGED):
@@ -480,3 +490,58 @@ async def test_what_could_not_be_cut_off_is_cut_off_before_anything_else_is_writ
     assert not plan
     await log.aclose()
     await check_reopened(tmp_path / "log", 1)
+
+
+async def test_what_was_recorded_before_a_crash_is_signed_after_it(tmp_path: Path):
+    log = open_log(tmp_path / "log", SIGNER)
+    await record(log, 3)
+    shutil.copytree(log.folder, tmp_path / "crashed")
+    await log.aclose()
+    log = open_log(tmp_path / "crashed", SIGNER, every_s=0.01)
+    async with asyncio.timeout(10):
+        assert (await log.covering(3)).size == 3
+    await log.aclose()
+
+
+async def test_a_log_that_opens_with_too_much_in_memory_stores_it_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mesh.evidence.publishing.STORE_AT_BYTES", 5_000)
+    monkeypatch.setattr("mesh.evidence.log.MAX_UNSTORED_BYTES", 5_000)
+    await filled(tmp_path / "log", 290, 290)
+    log = open_log(tmp_path / "log", SIGNER)
+    async with asyncio.timeout(10):
+        while log.size == 580:
+            try:
+                await log.record({"id": "580"})
+            except MeshError:
+                await asyncio.sleep(0)
+    await check(log, 581)
+    await log.aclose()
+
+
+async def test_the_order_of_what_reaches_the_disk(tmp_path: Path):
+    """What a step relies on is durable before it: entries before anybody is told, tiles before their
+    checkpoint, bundles before the journal lets go."""
+    trace: list[str] = []
+    log = open_log(tmp_path / "log", SIGNER, failpoint=trace.append)
+    for _ in range(3):
+        trace.clear()
+        await record(log, 290)
+        assert trace[-3:] == ["append:write", "append:sync", "append:done"], "nobody is told before"
+        trace.clear()
+        await log.checkpoint()
+        for purpose in ("seal", "partial", "checkpoint"):
+            steps = [step.split(":")[1] for step in trace if step.startswith(f"{purpose}:")]
+            if steps:
+                order = ["write", "sync", "rename", "folder", "done"]
+                assert list(dict.fromkeys(steps)) == order
+                assert steps == sorted(steps, key=order.index)
+                assert steps.count("write") == steps.count("sync") == steps.count("rename")
+        firsts = [trace.index(f"{purpose}:write") for purpose in ("seal", "partial", "checkpoint")]
+        assert firsts == sorted(firsts)
+        assert trace.index("seal:done") < trace.index("partial:write")
+        assert trace.index("partial:done") < trace.index("checkpoint:write")
+        if "drop:unlink" in trace:
+            assert trace.index("seal:done") < trace.index("drop:unlink")
+    await log.aclose()
