@@ -12,7 +12,8 @@ The document, "sovereign-mesh/audit-report/v1" (fields are only added; times are
 
     schema, made_at, period {from, to}
     logs[]      origin, first, last, read, in_period, unreadable, unreadable_at[], missing,
-                missing_at[[a, b]], repeated: indexes that did not rise; copies: entries that another log here holds, too
+                missing_at[[a, b]], repeated: indexes that did not rise; copies: entries that were
+                read before, from another log or from this one given twice
     totals      entries, by_kind{}, flows, flows_by_class{}, crossing, releases, chunks_released,
                 refusals, refused_by_policy, cut
     between     rows[]: from, to, what (requests, questions, releases; refused, by a policy), count
@@ -65,16 +66,17 @@ class _Log:
     repeated: int = 0
     copies: int = 0
 
-    def step(self, index: int) -> None:
-        """Counts this index, and what lies between it and the one before."""
-        if self.read and index <= self.last:
-            self.repeated += 1
-        elif self.read and index > self.last + 1:
+    def step(self, index: int) -> bool:
+        """Counts this index, and what lies between it and the one before. Whether it did not rise."""
+        again = self.read > 0 and index <= self.last
+        self.repeated += again
+        if self.read and index > self.last + 1:
             self.missing += index - self.last - 1
             if len(self.missing_at) < MAX_LISTED:
                 self.missing_at.append([self.last + 1, index - 1])
         self.read += 1
         self.last = max(self.last, index)
+        return again
 
 
 class AuditReport:
@@ -98,8 +100,8 @@ class AuditReport:
     def add(self, leaf: Leaf) -> None:
         """Takes one entry, readable or not. Never raises for what is in it."""
         log = self._logs.setdefault(leaf.origin, _Log(leaf.index, leaf.index))
-        log.step(leaf.index)
-        if self._is_copy(leaf):
+        again = log.step(leaf.index)
+        if self._is_copy(leaf, again):
             log.copies += 1
             return
         try:
@@ -163,15 +165,15 @@ class AuditReport:
             },
         }
 
-    def _is_copy(self, leaf: Leaf) -> bool:
-        """Whether another log here holds this very entry: ids and times make entries of one log differ."""
+    def _is_copy(self, leaf: Leaf, again: bool) -> bool:
+        """Whether this very entry was read before, from another log or from this one given twice."""
         digest = hashlib.blake2b(leaf.data, digest_size=16).digest()
         holder = self._seen.get(digest)
         if holder is None and len(self._seen) >= MAX_REMEMBERED:
             self._copies_unsought += 1
         elif holder is None:
             self._seen[digest] = leaf.origin
-        return holder is not None and holder != leaf.origin
+        return holder is not None and (again or holder != leaf.origin)
 
     def _count(self, found: Iterable[Flow | Refusal]) -> None:
         for each in found:
