@@ -244,6 +244,8 @@ class Flows:
         if entry.released_classes:
             route = replace(route, data_classes=entry.released_classes)
         for level, chunks in entry.released.items():
+            if not chunks:
+                continue
             yield Flow(entry.at, replace(route, action="release"), State.SERVED, level=level, chunks=chunks)
 
     def _refused_nodes(self, entry: LoggedEntry, decided: Decided, source: str) -> Iterator[Refusal]:

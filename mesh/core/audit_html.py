@@ -50,8 +50,8 @@ def render(document: Mapping[str, Any]) -> str:
         (
             _head(document),
             _numbers(document["totals"]),
-            picture([Arrow(r["from"], r["to"], r["what"], r["count"]) for r in document["between"]["rows"]]),
             _limits(document),
+            picture([Arrow(r["from"], r["to"], r["what"], r["count"]) for r in document["between"]["rows"]]),
             *_sections(document),
         )
     )
@@ -104,24 +104,18 @@ def doubts(document: _Row) -> Iterable[str]:
     """What is amiss with what this report rests on."""
     logs, amiss = document["logs"], document["doubts"]
     counted = (
-        (sum(log["unreadable"] for log in logs), "entries could not be read: they are not counted."),
-        (sum(log["missing"] for log in logs), "entries are missing between the first and the last of a log."),
-        (sum(log["repeated"] for log in logs), "entries did not follow the one before by their index."),
-        (
-            sum(log["copies"] for log in logs),
-            "entries were read twice, here and in a copy, and are counted once.",
-        ),
-        (amiss["unmatched"], "entries tell of a request whose own entry is not here."),
-        (amiss["disagreeing"], "flows are told otherwise by their two ends; see the logs."),
-        (
-            amiss["unlisted_refusals"],
-            "refused nodes were counted by a decision, but not named in its entry.",
-        ),
-        (amiss["abridged"], "items were left out of entries by their writers, for size."),
-        (amiss["settled_early"], "flows were counted before all was read: their other end may count again."),
-        (amiss["copies_unsought"], "entries were not compared with those of other logs."),
+        ("Entries that could not be read and are not counted", sum(log["unreadable"] for log in logs)),
+        ("Entries missing between the first and the last of a log", sum(log["missing"] for log in logs)),
+        ("Entries whose index did not follow the one before", sum(log["repeated"] for log in logs)),
+        ("Entries read twice, here and in a copy, and counted once", sum(log["copies"] for log in logs)),
+        ("Entries about a request whose own entry is not here", amiss["unmatched"]),
+        ("Flows that their two ends tell differently", amiss["disagreeing"]),
+        ("Refused nodes that a decision counted and its entry does not name", amiss["unlisted_refusals"]),
+        ("Items that writers left out of their entries, for size", amiss["abridged"]),
+        ("Flows summed before all was read, whose other end may count again", amiss["settled_early"]),
+        ("Entries not compared with those of other logs", amiss["copies_unsought"]),
     )
-    return (f"{count:,} {what}" for count, what in counted if count)
+    return (f"{what}: {count:,}." for what, count in counted if count)
 
 
 def _sections(document: _Row) -> Iterable[str]:
@@ -224,7 +218,7 @@ def _table(title: str, section: _Row, columns: Sequence[tuple[str, Callable[[_Ro
 def _style(column: str) -> str:
     if column in ("Count", "Chunks", "First", "Last", "Read", "In the period"):
         return ' class="n"'
-    return ' class="k"' if column in ("From → to", "First, last") else ""
+    return ' class="k"' if column in ("From → to", "First, last", "What") else ""
 
 
 def _known(row: _Row) -> str:

@@ -1,6 +1,6 @@
 """Flows as a picture: countries that send on the left, countries that receive on the right, arrows between.
 
-An arrow's width follows the logarithm of its count, and its label says the count and the kind, so that the
+An arrow's width follows the square root of its count, and its label says the count and the kind, so that the
 picture reads without colours, too; what policies refused is dashed. SVG to be put into a page, in the tone
 of docs/picture.svg. Every text in it is escaped. The largest pairs are drawn, and how many are not is said.
 """
@@ -15,10 +15,10 @@ from html import escape
 
 import pycountry
 
-MAX_ARROWS = 30
+MAX_ARROWS = 28
 MAX_COUNTRIES = 12  # on a side
 
-_WIDTH, _BOX, _SLOT, _GAP, _TOP = 880, 150, 30, 14, 44
+_WIDTH, _BOX, _SLOT, _GAP, _TOP = 880, 150, 27, 12, 40
 _LEFT, _RIGHT = 16, 880 - 16 - 150
 _COLOURS = {"requests": "#4d7a3a", "questions": "#4a719c", "releases": "#8a6414", "refused": "#b0482c"}
 _ONE = {"requests": "request", "questions": "question", "releases": "release", "refused": "refused"}
@@ -38,7 +38,7 @@ class Arrow:
 
 
 def picture(arrows: Sequence[Arrow]) -> str:
-    """The SVG element; a sentence in a paragraph if there is nothing to draw."""
+    """The SVG element and a sentence below it; a sentence alone if there is nothing to draw."""
     drawn, beyond = _drawn(arrows)
     if not drawn:
         return '<p class="none">No flow to draw.</p>'
@@ -52,10 +52,10 @@ def picture(arrows: Sequence[Arrow]) -> str:
     starts, ends = dict(zip(by_source, left, strict=True)), dict(zip(by_target, right, strict=True))
     most = max(a.count for a in drawn)
     bottom = max(left_end, right_end)
-    height = bottom + 40
+    height = bottom + 16
     lines = "".join(_line(a, starts[a], ends[a], most) for a in sorted(drawn, key=lambda a: -a.count))
-    labels = "".join(_label(a, starts[a]) for a in drawn)
-    note = f"{beyond.total():,} more, between further countries, are in the tables only. " if beyond else ""
+    labels = "".join(_label(a, starts[a], most) for a in drawn)
+    note = f" {beyond.total():,} more are not drawn, but are in the tables." if beyond else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img"'
         ' font-family="system-ui, sans-serif" font-size="13">'
@@ -63,10 +63,9 @@ def picture(arrows: Sequence[Arrow]) -> str:
         f"<defs>{''.join(_marker(what, colour) for what, colour in _COLOURS.items())}</defs>"
         f'<rect width="{_WIDTH}" height="{height}" rx="12" fill="#fbfaf7"/>'
         f'<g fill="#666"><text x="{_LEFT}" y="28">from</text><text x="{_RIGHT}" y="28">to</text></g>'
-        f'{left_boxes}{right_boxes}<g fill="none">{lines}</g><g font-size="12">{labels}</g>'
-        f'<text x="{_LEFT}" y="{height - 14}" fill="#666" font-size="12">{escape(note)}'
-        "Dashed: refused by a policy or an authority's word. Widths grow with the logarithm of the count."
-        "</text></svg>"
+        f'{left_boxes}{right_boxes}<g fill="none">{lines}</g><g font-size="12">{labels}</g></svg>'
+        '<p class="when">Dashed: refused by a policy or by the word of an authority, before sending or by the'
+        f" receiver. Widths grow with the square root of the count.{note}</p>"
     )
 
 
@@ -132,7 +131,7 @@ def _box(country: str, x: int, y: int, height: int) -> str:
 
 
 def _line(arrow: Arrow, start: float, end: float, most: int) -> str:
-    width = 1.5 + 6 * math.log1p(arrow.count) / math.log1p(most)
+    width = _stroke(arrow, most)
     dash = f' stroke-dasharray="{width + 3:.1f} {width + 3:.1f}"' if arrow.what == "refused" else ""
     x1, x2 = _LEFT + _BOX + 2, _RIGHT - 3
     return (
@@ -143,10 +142,15 @@ def _line(arrow: Arrow, start: float, end: float, most: int) -> str:
     )
 
 
-def _label(arrow: Arrow, start: float) -> str:
+def _stroke(arrow: Arrow, most: int) -> float:
+    return 1.2 + 7.5 * math.sqrt(arrow.count / most)
+
+
+def _label(arrow: Arrow, start: float, most: int) -> str:
     word = _ONE[arrow.what] if arrow.count == 1 else arrow.what
+    y = start - _stroke(arrow, most) / 2 - 4
     return (
-        f'<text x="{_LEFT + _BOX + 10}" y="{start - 8:g}" fill="{_COLOURS[arrow.what]}">'
+        f'<text x="{_LEFT + _BOX + 10}" y="{y:.1f}" fill="{_COLOURS[arrow.what]}">'
         f"{arrow.count:,} {word}</text>"
     )
 
