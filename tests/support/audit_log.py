@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mesh.core.audit_entries import Leaf
+from mesh.core.audit_filter import Period
+from mesh.core.audit_report import AuditReport
 
 AT = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 DIGEST = "sha256:" + "ab" * 32
@@ -155,3 +157,17 @@ def leaves_of(origin: str, entries: Iterable[Mapping[str, Any]]) -> list[Leaf]:
 def lines_of(entries: Iterable[Mapping[str, Any]]) -> bytes:
     """A file of them."""
     return b"".join(encoded(entry) + b"\n" for entry in entries)
+
+
+def report_of(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Entry:
+    """The report's document of several logs, by their names."""
+    report = AuditReport(Period())
+    for origin, entries in logs.items():
+        for leaf in leaves_of(origin, entries):
+            report.add(leaf)
+    return report.document(made_at=AT)
+
+
+def between(document: Entry) -> dict[tuple[str, str, str], int]:
+    """What went between which countries: (from, to, what) -> how often."""
+    return {(row["from"], row["to"], row["what"]): row["count"] for row in document["between"]["rows"]}

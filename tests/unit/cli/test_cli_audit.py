@@ -134,6 +134,7 @@ def test_standard_input(meshctl: Shell, monkeypatch: pytest.MonkeyPatch):
     assert [(entry["log"], entry["index"]) for entry in found["entries"]] == [("standard input", 3)]
 
 
+@pytest.mark.slow
 def test_show_by_index_and_by_id(log: Path, meshctl: Shell):
     [entry] = meshctl.json("show", 2, "--log", log)["entries"]
     assert entry["entry"] == ENTRIES[2]
@@ -145,6 +146,7 @@ def test_show_by_index_and_by_id(log: Path, meshctl: Shell):
     assert "NOT_FOUND" in meshctl.refused(1, "show", 99, "--log", log)
 
 
+@pytest.mark.slow
 def test_what_entries_say_drives_no_terminal(tmp_path: Path, meshctl: Shell):
     path = tmp_path / "hostile.jsonl"
     evil = "\x1b]0;owned\x07\x9b31m\u202e\r[bold]"
@@ -195,6 +197,7 @@ def test_an_export_reads_back_as_it_was(log: Path, tmp_path: Path, meshctl: Shel
     assert (logs["totals"]["flows"], logs["logs"][0]["copies"]) == (1, 2)
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unless_told(log: Path, tmp_path: Path, meshctl: Shell):
     out = tmp_path / "out.html"
     out.write_text("mine")
