@@ -151,6 +151,8 @@ class Gate:
         now, snapshot = self.clock(), self.snapshot
         context = codec.context_from_pb(admission.context)
         entry.update(action=action, model=subject, context=context_entry(context))
+        if peer.id in snapshot.candidates:  # where a flow begins that another node sends
+            entry["caller_location"] = snapshot.candidates[peer.id].facts.location
         objection: MeshError | None = None
         presented: Presented | None = None
         try:

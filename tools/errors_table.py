@@ -117,6 +117,10 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
             "Nothing was changed. Look at etcd and at the disk, then try again.",
         ),
         Reason.STORE_CONFLICT: ("Somebody else changed it first.", "Look at what is there, then try again."),
+        Reason.ENTRY_MALFORMED: (
+            "An entry of a decision log cannot be read.",
+            "The message says what was expected; `meshctl audit` counts such entries and goes on.",
+        ),
     },
     "Policies": {
         Reason.POLICY_MALFORMED: (

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.output import Output, OutputOption, emit, progress
+from mesh.attested import attested_by
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import Frontier, leaf_hash
 from mesh.core.receipt import MAX_BYTES, WITNESSES, Receipt, VerifiedEnd, origin_of, verify_receipt
 from mesh.core.receipt_story import story_of
 from mesh.core.snapshot import TrustBundle
-from mesh.evidence.attested import attested_by
 from mesh.evidence.offline import read_entries
 from mesh.identity.bundle import load_bundle_file
 from mesh.identity.log_keys import verify_ed25519

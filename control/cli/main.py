@@ -17,6 +17,7 @@ import typer
 from control.cli import (
     admin,
     ask,
+    audit,
     authority,
     chat,
     client,
@@ -53,6 +54,7 @@ app.add_typer(client.app, name="client")
 app.add_typer(policy.app, name="policy")
 app.add_typer(collection.app, name="collection")
 app.add_typer(index.app, name="index")
+app.add_typer(audit.app, name="audit")
 app.command(name="place")(place.place)
 app.command(name="chat")(chat.chat)
 app.command(name="embed")(embed.embed)

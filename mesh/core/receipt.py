@@ -7,7 +7,7 @@ are. Nobody has to be asked to check it; the roots of the authorities have to be
 The file is JSON in one form only, so that no byte of it can be changed unnoticed: what is read is written
 back byte for byte, every signature line must be one that is checked, every record one that is needed.
 
-Pure: `Opener` and `Verify` bring the cryptography (mesh/identity/attested.py).
+Pure: `Opener` and `Verify` bring the cryptography (mesh/attested.py).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from mesh.core.retrieval import (
     require_collection_name,
     require_text,
 )
-from mesh.core.types import RequestContext, SpiffeId
+from mesh.core.types import DataClass, RequestContext, SpiffeId
 
 MAX_SHARD_REQUEST_BYTES = 64 * 1024
 MAX_DIMENSIONS = 8192
@@ -102,10 +102,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class ReleasedBatch:
-    """What was released of what was asked for, and what it took of the requester's budget."""
+    """What was released of what was asked for, and what it took of the requester's budget.
+
+    `classes` are those of the documents, all together: for the holder's evidence, and not told to the asker.
+    """
 
     chunks: tuple[Released, ...] = field(repr=False)
     charged: int
+    classes: frozenset[DataClass] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

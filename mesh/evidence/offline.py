@@ -6,29 +6,43 @@ What is there is read, and nothing verified: proofs and receipts do that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
-from mesh.core.tiles import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Tile, parse_bundle
+from mesh.core.errors import MeshError
+from mesh.core.notes import MAX_NOTE_BYTES, Checkpoint, parse_note
+from mesh.core.tiles import CHECKPOINT_PATH, ENTRIES, TILE_HEIGHT, TILE_WIDTH, Tile, parse_bundle
 from mesh.evidence.base import damaged
 from mesh.evidence.disk import Disk
 from mesh.evidence.journal import read_part, starts_of
 from mesh.evidence.reading import load_bundle
 
 
-def read_entries(folder: Path, last: int | None = None) -> Iterator[bytes]:
-    """The entries that are durable, the oldest first, or the `last` so many. Raises EVIDENCE_DAMAGED."""
+def read_entries(folder: Path, start: int = 0) -> Iterator[bytes]:
+    """The entries from the index `start` on that are durable. Raises EVIDENCE_DAMAGED."""
     disk = Disk(folder, lambda _: None)
     first, newest = _journal(disk)
-    start = 0 if last is None else max(0, first + len(newest) - last)
-    bundles = range(start >> TILE_HEIGHT, -(-first // TILE_WIDTH))
+    bundles = range(min(start, first) >> TILE_HEIGHT, -(-first // TILE_WIDTH))
     stored = chain.from_iterable(
         _bundle(disk, number)[: first - (number << TILE_HEIGHT)] for number in bundles
     )
-    skipped = start - (bundles.start << TILE_HEIGHT) if bundles else start - first
-    for index, entry in enumerate(chain(stored, newest)):
-        if index >= skipped:
-            yield entry
+    begins = bundles.start << TILE_HEIGHT if bundles else first
+    return islice(chain(stored, newest), max(0, start - begins), None)
+
+
+def size_of(folder: Path) -> int:
+    """How many entries there are. Raises EVIDENCE_DAMAGED."""
+    first, newest = _journal(Disk(folder, lambda _: None))
+    return first + len(newest)
+
+
+def origin_in(folder: Path) -> str:
+    """What the log calls itself by its newest checkpoint; "" if there is none to be read."""
+    try:
+        data = Disk(folder, lambda _: None).read(CHECKPOINT_PATH, MAX_NOTE_BYTES)
+        return Checkpoint.parse(parse_note(data).text).origin if data else ""
+    except MeshError:
+        return ""
 
 
 def _journal(disk: Disk) -> tuple[int, list[bytes]]:

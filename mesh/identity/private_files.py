@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mesh.core.errors import MeshError, Reason
 
@@ -26,11 +29,18 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, replace: bool = Fa
 
     Raises OSError if the disk does not take it; nothing has changed then.
     """
+    with writing_file(path, mode=mode, replace=replace) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing_file(path: Path, *, mode: int = 0o600, replace: bool = False) -> Iterator[BinaryIO]:
+    """The same for what is written bit by bit: the file is there when the block has ended, or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if replace:

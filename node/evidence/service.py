@@ -150,25 +150,25 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
     async def Read(self, request: evidence_pb2.ReadRequest, context: _Context) -> None:
         """A range of the log, for administrators; see evidence.proto."""
         self._require_own(self._caller(context, (ADMIN,)))
-        start, end = request.start, request.end or self._log.size
-        if request.end and (request.follow or request.end < start):
+        if request.end and (request.follow or request.end < request.start):
             raise MeshError(Reason.REQUEST_INVALID, "end: expected one after start, and none with follow")
+        log, start = self._log, min(request.start, self._log.size)
         grown = asyncio.Event()
-        unsubscribe = self._log.subscribe(lambda _: grown.set())
+        unsubscribe = log.subscribe(lambda _: grown.set())
         try:
+            await context.write(evidence_pb2.ReadResponse(start=start, size=log.size))
             while True:
-                end = min(end, self._log.size)
+                end = min(request.end or log.size, log.size)
                 while start < end:
-                    entries = await self._log.entries_in(start, min(end, start + _READ_AT_ONCE))
+                    entries = await log.entries_in(start, min(end, start + _READ_AT_ONCE))
                     part = _within(entries)
-                    await context.write(evidence_pb2.ReadResponse(start=start, entries=part))
+                    await context.write(evidence_pb2.ReadResponse(start=start, entries=part, size=log.size))
                     start += len(part)
                 if not request.follow:
                     return
-                grown.clear()
-                if self._log.size == start:
+                if log.size == start:
+                    grown.clear()
                     await grown.wait()
-                end = self._log.size
         finally:
             unsubscribe()
 

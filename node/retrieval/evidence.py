@@ -1,5 +1,5 @@
-"""What the decision log says of what leaves an index: how many chunks at which level, to whom. Never which
-(I1, I7)."""
+"""What the decision log says of what leaves an index: how many chunks at which level, of which data classes,
+to whom, from where and for what. Never which (I1, I7)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mesh.core.retrieval import ReleaseLevel
-from mesh.core.types import SpiffeId
+from mesh.core.types import DataClass, RequestContext, SpiffeId
+from mesh.evidence import context_entry
 from node.gate import Entry, Gate
 
 
@@ -19,9 +20,17 @@ def release_entry(
     collection: str,
     levels: Iterable[ReleaseLevel],
     charged: int,
+    classes: Iterable[DataClass],
+    context: RequestContext,
+    asked: str,
 ) -> Entry:
-    """An entry of kind "release", under the id of the one that `served` the question."""
+    """An entry of kind "release", under the id of the one that `served` the question.
+
+    `classes` are those of the documents it is of, all together; `context` is the question's, and `asked` the
+    decision by which it came: the id of the asker's own entry.
+    """
     released = Counter(level.word for level in levels)
+    here = gate.snapshot.candidates.get(gate.node)
     return {
         "kind": "release",
         "id": served["id"],
@@ -31,5 +40,9 @@ def release_entry(
         "requester": str(requester),
         "model": collection,
         "released": dict(sorted(released.items())),
+        "released_classes": sorted(classes),
         "charged": charged,
+        "context": context_entry(context),
+        "location": here.facts.location if here is not None else "",
+        "asked": asked,
     }

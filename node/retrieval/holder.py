@@ -31,7 +31,7 @@ from mesh.core.shards import (
     require_id,
     require_release,
 )
-from mesh.core.types import RequestContext, SpiffeId
+from mesh.core.types import DataClass, RequestContext, SpiffeId
 from node.index.analysis import analyzer_of
 from node.index.index import DocumentIndex
 from node.retrieval.budgets import Budgets
@@ -63,10 +63,11 @@ class Indexes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One passage, and what its level went by."""
+    """One passage, what its level went by, and its document's classes."""
 
     released: Released
     sight: Sight
+    classes: frozenset[DataClass] = frozenset()
 
     @property
     def charged(self) -> int:
@@ -161,19 +162,19 @@ class Holder:
         sight = await self._look(index, requester, context)
         visible = sight.from_level(ReleaseLevel.REFERENCE)
 
-        def read() -> Released | None:
+        def read() -> Fetched | None:
             chunk = index.chunks((id,), visible).get(id)
             if chunk is None:
                 return None
-            return self._cutter.cut(chunk, min(level, sight.levels[chunk.group]), lambda _: False)
+            released = self._cutter.cut(chunk, min(level, sight.levels[chunk.group]), lambda _: False)
+            return Fetched(released, sight, chunk.document.classes)
 
-        released = await self._run(read)
-        if released is None:
+        found = await self._run(read)
+        if found is None:
             raise MeshError(Reason.REFERENCE_UNKNOWN, "this node holds no such chunk for the caller")
         sight.require_current()
-        if released.level < ReleaseLevel.SNIPPET <= level:
+        if found.released.level < ReleaseLevel.SNIPPET <= level:
             raise MeshError(Reason.RELEASE_DENIED, "no more than the reference is released to the caller")
-        found = Fetched(released, sight)
         await self._budgets.charge(requester, found.charged)
         sight.require_current()
         return found

@@ -13,7 +13,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import AnswerSentence, Released, ReleaseLevel, ScoredId
 from mesh.core.shards import Answered, Opened, ReleasedBatch, ShardAnswerQuestion, ShardQuestion
 from mesh.core.targets import Permitted
-from mesh.core.types import RequestContext, SpiffeId
+from mesh.core.types import DataClass, RequestContext, SpiffeId
 from node.gate import Gate
 from node.retrieval.evidence import release_entry
 from node.retrieval.holder import Holder, OpenShard
@@ -50,7 +50,8 @@ class LocalShard:
         shard, question = self._open
         batch = await shard.release(ids, level)
         levels = [chunk.level for chunk in batch.chunks]
-        await self._record(question.requester, question.collection, levels, batch.charged)
+        asked = (question.requester, question.context, question.collection)
+        await self._record(target, *asked, levels, batch.charged, batch.classes)
         shard.sight.require_current()
         return batch
 
@@ -62,7 +63,8 @@ class LocalShard:
         found = await self._holder.respond(question)
         if found.sentences:
             levels = [sentence.level for sentence in found.sentences]
-            await self._record(question.requester, question.collection, levels, found.answered.charged)
+            asked = (question.requester, question.context, question.collection)
+            await self._record(target, *asked, levels, found.answered.charged, found.classes)
         for sentence in found.sentences:
             found.sight.require_current()
             yield sentence
@@ -81,7 +83,8 @@ class LocalShard:
         self._require(target)
         found = await self._holder.fetch(requester, context, collection, chunk, level)
         released = found.released
-        await self._record(requester, collection, [released.level], found.charged)
+        asked = (requester, context, collection)
+        await self._record(target, *asked, [released.level], found.charged, found.classes)
         found.sight.require_current()
         return released
 
@@ -99,9 +102,19 @@ class LocalShard:
             raise MeshError(Reason.INTERNAL, "expected this very node")
 
     async def _record(
-        self, requester: SpiffeId, collection: str, levels: Sequence[ReleaseLevel], charged: int
+        self,
+        target: Permitted,
+        requester: SpiffeId,
+        context: RequestContext,
+        collection: str,
+        levels: Sequence[ReleaseLevel],
+        charged: int,
+        classes: frozenset[DataClass],
     ) -> None:
-        caller = self._gate.node
-        await self._gate.record(
-            release_entry(self._gate, self._entry, caller, requester, collection, levels, charged)
+        gate, served = self._gate, self._entry
+        asked = target.decision_id
+        await gate.record(
+            release_entry(
+                gate, served, gate.node, requester, collection, levels, charged, classes, context, asked
+            )
         )

@@ -24,6 +24,7 @@ from mesh.core.shards import (
     require_release,
     require_weights,
 )
+from mesh.core.types import DataClass
 from node.index.analysis import Analyzer
 from node.index.base import Where
 from node.index.index import DocumentIndex
@@ -156,9 +157,10 @@ class OpenShard:
         sight.require_current()
         # Before they are cut: who cannot pay for them cannot have the node work on them either.
         await self._budgets.charge(self._question.requester, charged)
+        classes = frozenset[DataClass]().union(*(chunk.document.classes for chunk, _ in chosen))
         batch = await self._run(
             lambda: ReleasedBatch(
-                tuple(self._cutter.cut(chunk, least, matches) for chunk, least in chosen), charged
+                tuple(self._cutter.cut(chunk, least, matches) for chunk, least in chosen), charged, classes
             )
         )
         sight.require_current()

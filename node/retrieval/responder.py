@@ -20,7 +20,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.merging import Statistics, fuse, merge, weights_of
 from mesh.core.retrieval import DEPTH, AnswerSentence, Reference, ReleaseLevel
 from mesh.core.shards import Answered, ShardAnswerQuestion
-from mesh.core.types import SpiffeId, Task
+from mesh.core.types import DataClass, SpiffeId, Task
 from node.engine.base import Engine, EngineState, Piece, Prompt, Sampling
 from node.index.analysis import Analyzer
 from node.index.base import Where
@@ -50,11 +50,12 @@ _WITHOUT_MODEL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LocalAnswer:
-    """What this node says, charged; `sight` is what it went by."""
+    """What this node says, charged; `sight` is what it went by, `classes` those of the documents cited."""
 
     sentences: tuple[AnswerSentence, ...]
     answered: Answered
     sight: Sight
+    classes: frozenset[DataClass] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class Responder:
             tuple(sentence for sentence, _ in said),
             Answered(sight.highest, count, inexact, len(cited)),
             sight,
+            frozenset[DataClass]().union(*(p.chunk.document.classes for _, found in said for p in found)),
         )
 
     def _said(

@@ -13,7 +13,8 @@ askers (node/admission.py). An asker is a tenant at home, a whole authority abro
 
 Evidence has entries of kind "shard" (outcome "served", with how many release groups the requester may see
 at which level; or "refused", also after it was served, with the step) and "release" (how many chunks or
-sentences left, at which level). No query, term, vector, text or document id is in either.
+sentences left, at which level, of documents of which classes). No query, term, vector, text or document id
+is in either.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import grpc
 from mesh.codec import retrieval as codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import ReleaseLevel
-from mesh.core.types import Action, SpiffeId
+from mesh.core.types import Action, DataClass, SpiffeId
 from mesh.identity.peer import Peer
 from mesh.rpc.callers import CLIENT, NODE
 from mesh.rpc.pace import Pace, asker_of
@@ -140,7 +141,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
             await self._record_served(entry, found.sight.summary())
             if found.sentences:
                 levels = (sentence.level for sentence in found.sentences)
-                await self._record_release(asked, entry, levels, found.answered.charged)
+                await self._record_release(asked, entry, levels, found.answered.charged, found.classes)
             for sentence in found.sentences:
                 found.sight.require_current()
                 await self._gate.send(context, call, codec.sentence_to_pb(sentence))
@@ -163,7 +164,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
                 found = await self._holder.fetch(requester, asked.context, request.collection, chunk, level)
             released = found.released
             await self._record_served(entry, found.sight.summary())
-            await self._record_release(asked, entry, (released.level,), found.charged)
+            await self._record_release(asked, entry, (released.level,), found.charged, found.classes)
             found.sight.require_current()
             return retrieval_pb2.ShardFetchResponse(chunk=codec.chunk_to_pb(released))
 
@@ -188,7 +189,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
             with await self._admission.enter(self._asker(asked)):
                 batch = await shard.release(ids, level)
             levels = (chunk.level for chunk in batch.chunks)
-            await self._record_release(asked, entry, levels, batch.charged)
+            await self._record_release(asked, entry, levels, batch.charged, batch.classes)
             answer = codec.released_to_pb(batch)
         else:
             raise MeshError(Reason.REQUEST_INVALID, "step: expected weigh or release after open")
@@ -246,10 +247,24 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         await self._gate.record({**entry, "outcome": "served", "levels": levels})
 
     async def _record_release(
-        self, asked: Asked, entry: Entry, levels: Iterable[ReleaseLevel], charged: int
+        self,
+        asked: Asked,
+        entry: Entry,
+        levels: Iterable[ReleaseLevel],
+        charged: int,
+        classes: Iterable[DataClass],
     ) -> None:
         await self._gate.record(
             release_entry(
-                self._gate, entry, asked.peer.id, asked.principal.id, asked.subject, levels, charged
+                self._gate,
+                entry,
+                asked.peer.id,
+                asked.principal.id,
+                asked.subject,
+                levels,
+                charged,
+                classes,
+                asked.context,
+                asked.presented.permit.decision_id,
             )
         )

@@ -24,6 +24,7 @@ from mesh.client import (
 from mesh.core.retrieval import Coverage, Outcome
 from mesh.core.types import Action
 from mesh.sdk.placers import Server
+from tests.support.audit_log import between, report_of
 from tests.support.federation import COLLECTION, INTERNAL, Federation, federation_of, retrieval_parts
 from tests.support.snapshots import PERMIT_ALL
 
@@ -218,6 +219,18 @@ async def test_evidence_at_both_ends_and_no_word_of_the_question(tmp_path: Path)
             kinds = [e["kind"] for e in there.nodes[country].entries]
             assert kinds.count("shard") == 1
             assert kinds.count("release") == 1
+        report = report_of({country: node.entries for country, node in there.nodes.items()})
+        assert between(report) == {
+            ("DE", "DE", "questions"): 1,  # the client's, to its asker
+            ("DE", "FR", "questions"): 1,  # each told of by both ends, and one flow
+            ("DE", "US", "questions"): 1,
+            **{(country, "DE", "releases"): 1 for country in there.nodes},
+        }
+        assert {row["both_ends"] for row in report["flows"]["rows"]} == {1}
+        assert {tuple(row["data_classes"]) for row in report["releases"]["rows"]} == {("internal",)}
+        assert report["totals"]["chunks_released"] == len(result.hits)
+        assert not any(report["doubts"].values())
+        assert not any(each["unreadable"] for each in report["logs"])
         written = json.dumps([node.entries for node in there.nodes.values()])
         secrets = ["xylophone", *(hit.released.text for hit in result.hits)]
         secrets += [hit.released.document for hit in result.hits]

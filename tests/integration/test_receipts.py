@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.attested import attested_by
 from mesh.client import (
     MeshClient,
     MeshError,
@@ -23,7 +24,6 @@ from mesh.core.receipt import Receipt, VerifiedEnd, verify_receipt
 from mesh.core.receipt_story import story_of
 from mesh.core.retrieval import Outcome
 from mesh.evidence import MemoryDecisionLog
-from mesh.evidence.attested import attested_by
 from mesh.identity.log_keys import verify_ed25519
 from mesh.sdk.placers import Server
 from tests.support.federation import COLLECTION, INTERNAL, federation_of

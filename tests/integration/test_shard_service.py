@@ -92,6 +92,11 @@ async def test_a_search_and_its_evidence(paris: Asker, here: ShardServer, writte
     assert served["decision"]["permitted"]
     [released] = here.entries("release")
     assert (released["id"], released["released"], released["charged"]) == (served["id"], {"passage": 2}, 2)
+    # What a record of flows needs: what it was of, for what, from where, and by whose decision it was asked.
+    assert released["released_classes"] == ["internal"]
+    assert released["context"] == served["context"]
+    assert (released["location"], served["caller_location"]) == ("DE", "FR")
+    assert released["asked"] == served["permit"]["decision"]
     kept = json.dumps(here.node.entries) + written.getvalue()
     for payload in ("pump", "Oppermann", "quiet", "a/1", *(each.id.hex() for each in ranking)):
         assert payload not in kept
@@ -346,6 +351,7 @@ async def test_an_answer_over_the_wire(paris: Asker, here: ShardServer):
     assert (said.level, said.text) == (PASSAGE, PUMP) or said.extracted is False
     [released] = here.entries("release")
     assert (released["released"], released["charged"]) == ({"passage": 1}, 1)
+    assert released["released_classes"] == ["internal"]
     wrong = ShardAnswerQuestion(FIRM, INTERNAL, SPEC.name, "sha256:" + "0" * 64, "Who?", Filters())
     call = paris.stub.Answer(wire.shard_answer_to_pb(wrong, paris.admission(FIRM)))
 
@@ -370,6 +376,7 @@ async def test_a_fetch_over_the_wire(mesh: Mesh, paris: Asker, here: ShardServer
     snippet = await fetch(SNIPPET)
     assert "Oppermann" not in snippet.text + snippet.title
     assert [entry["released"] for entry in here.entries("release")] == [{"passage": 1}, {"snippet": 1}]
+    assert [entry["released_classes"] for entry in here.entries("release")] == [["internal"]] * 2
     await mesh["DE"].apply_policy(SEARCH + REFERENCES)
     await mesh.settled(here.node)
     assert (await refusal(fetch())).reason is Reason.RELEASE_DENIED

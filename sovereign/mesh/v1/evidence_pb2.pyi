@@ -69,12 +69,14 @@ class ReadRequest(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class ReadResponse(_message.Message):
-    __slots__ = ("start", "entries")
+    __slots__ = ("start", "entries", "size")
     START_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     start: int
     entries: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, start: _Optional[int] = ..., entries: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    size: int
+    def __init__(self, start: _Optional[int] = ..., entries: _Optional[_Iterable[bytes]] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ListAlarmsRequest(_message.Message):
     __slots__ = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 from mesh.evidence import open_log
-from mesh.evidence.__main__ import main
 from mesh.evidence.configured import ACTIONS, origin_of
 from tests.support.evidence import served
 
@@ -62,18 +60,3 @@ async def test_a_first_start_that_died_before_the_key_was_written(tmp_path: Path
     await log.aclose()
     (tmp_path / "evidence/decisions.key").unlink()  # nothing was recorded, so nothing was signed
     await open_log(tmp_path, NODE).aclose()
-
-
-async def test_the_entries_as_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    log = open_log(tmp_path, NODE)
-    for number in range(5):
-        await log.record({"id": number})
-    folder = str(tmp_path / "evidence/decisions")
-    for options, expected in (([], [0, 1, 2, 3, 4]), (["--last", "2"], [3, 4])):
-        monkeypatch.setattr("sys.argv", ["mesh.evidence", folder, *options])
-        assert main() == 0
-        assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == expected
-    await log.aclose()
-    monkeypatch.setattr("sys.argv", ["mesh.evidence", str(tmp_path)])
-    assert main() == 1
-    assert capsys.readouterr().err.startswith("EVIDENCE_DAMAGED: ")

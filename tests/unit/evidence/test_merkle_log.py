@@ -18,7 +18,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.evidence import MerkleLog, journal
 from mesh.evidence.disk import STEPS, Disk
 from mesh.evidence.held import RECENT_IDS, RecentIds
-from mesh.evidence.offline import read_entries
+from mesh.evidence.offline import origin_in, read_entries, size_of
 from mesh.identity.log_keys import LogKey
 from tests.support.evidence import all_entries, bundle, journal_files, open_log, served
 
@@ -95,10 +95,10 @@ async def test_the_entries_are_read_beside_the_log(tmp_path: Path):
         await log.checkpoint()
         read = [json.loads(entry)["id"] for entry in read_entries(log.folder)]
         assert read == [str(n) for n in range(log.size)]
-        for last in (0, 1, 290, 5000):
-            assert [json.loads(e)["id"] for e in read_entries(log.folder, last)] == read[len(read) - last :][
-                -last:
-            ] * (last > 0)
+        for start in (0, 1, 255, 256, 290, 5000):
+            assert [json.loads(e)["id"] for e in read_entries(log.folder, start)] == read[start:]
+        assert size_of(log.folder) == log.size
+        assert origin_in(log.folder) == log.key.name
     await log.aclose()
     with refused(Reason.EVIDENCE_DAMAGED):
         list(read_entries(tmp_path))
