@@ -58,7 +58,7 @@ def _ids(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> set[str]:
     found: set[str] = set()
     for _, entry in entries:
         permit, decision = _mapping(entry.get("permit")), _mapping(entry.get("decision"))
-        ids = (entry.get("id"), decision.get("id"), permit.get("decision"))
+        ids = (entry.get("id"), entry.get("asked"), decision.get("id"), permit.get("decision"))
         found |= {each for each in ids if isinstance(each, str) and each}
     return found
 

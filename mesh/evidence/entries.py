@@ -101,8 +101,8 @@ def encode(entry: Entry) -> bytes:
 
 def ids_of(entry: Entry) -> tuple[str, ...]:
     """The ids by which an entry is found: its own, that of its decision, that of the decision on whose permit
-    it rests. The last ties what a node served to what another one decided."""
-    found = [entry.get("id")]
+    it rests or by which it came. These tie what a node did to what another one decided."""
+    found = [entry.get("id"), entry.get("asked")]
     for name, inner in (("decision", "id"), ("permit", "decision")):
         if isinstance(part := entry.get(name), Mapping):
             found.append(part.get(inner))

@@ -112,7 +112,7 @@ async def test_a_search_leaves_one_of_every_node_that_was_asked(tmp_path: Path) 
         fetched = await there.client.receipts(decided["id"], [place.id, *answered], wait_s=10)
         assert not fetched.missing
         ends = checked(there.mesh, fetched.receipt)
-        assert sorted(kinds(ends)[0]) == ["covered", "release", "search"]
+        assert sorted(kinds(ends)[0]) == ["covered", "place", "release", "search"]
         assert all(kind == ["shard", "release"] for kind in kinds(ends)[1:])
         data = fetched.receipt.to_json()
         assert b"Quandt" not in data
