@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.errors import MeshError, Reason
@@ -28,11 +28,13 @@ def read(data: bytes) -> Note | None:
     return note
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8)), max_size=30))
 def test_any_bytes(pieces: list[bytes]) -> None:
     read(b"".join(pieces))
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, len(NOTE)), st.integers(0, 12), st.one_of(st.sampled_from(PIECES), st.binary(max_size=12))
 )
@@ -57,6 +59,7 @@ def test_an_altered_note_is_refused(at: int, length: int, put: bytes) -> None:
             raise
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120))
 def test_any_text_as_a_key_or_a_checkpoint(text: str) -> None:
     for parse, write in ((VerifierKey.parse, lambda k: k.vkey), (Checkpoint.parse, lambda c: c.text)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.errors import MeshError, Reason
@@ -68,11 +68,13 @@ def test_the_tiles_of_a_size() -> None:
     assert not list(edge_of(0))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**20))
 def test_the_edge_is_what_is_partial(size: int) -> None:
     assert list(edge_of(size)) == [tile for tile in tiles_of(size) if not tile.full]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 62), st.data())
 def test_every_subtree_has_a_place(level: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, (2**62 >> level) or 1))
@@ -91,6 +93,7 @@ def test_hashes_are_counted() -> None:
             parse_hashes(data, width)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=50), max_size=20))
 def test_bundles_read_back(entries: list[bytes]) -> None:
     assert list(parse_bundle(pack_bundle(entries), len(entries))) == entries
@@ -111,6 +114,7 @@ def test_bundles_of_another_width(data: bytes, width: int) -> None:
         parse_bundle(data, width)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(1, 256))
 def test_any_bytes_are_a_bundle_or_refused(data: bytes, width: int) -> None:
     try:

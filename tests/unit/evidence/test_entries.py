@@ -27,6 +27,7 @@ def test_there_is_one_form() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), values, max_size=5))
 def test_what_fits_is_kept_as_it_is(entry: dict[str, Any]) -> None:
     assert json.loads(encode(entry)) == entry
@@ -56,6 +57,7 @@ def test_lists_are_cut_from_their_ends_the_refused_first(lists: dict[str, Any]) 
         assert not kept["decision"].get("refused"), "nothing else is cut while refusals are there"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_have_ids_or_none(data: bytes) -> None:
     assert all(isinstance(each, str) for each in ids_in(data))
