@@ -34,7 +34,7 @@ from mesh.core.errors import MeshError
 from mesh.core.jurisdictions import COUNTRIES
 from mesh.core.strict_json import MAX_TEXT_CHARS, Fields, load_object, refuse
 from mesh.core.text import printable
-from mesh.core.types import SpiffeId
+from mesh.core.types import MAX_DATA_CLASSES, SpiffeId
 
 MAX_TIME = 253_402_300_799.0  # the end of the year 9999
 
@@ -265,6 +265,8 @@ def _loose(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _classes(listed: tuple[str, ...]) -> tuple[str, ...]:
+    if len(listed) > MAX_DATA_CLASSES:
+        refuse(f"at most {MAX_DATA_CLASSES} data classes")
     return tuple(sorted(set(listed)))
 
 
