@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mesh.core.errors import MeshError
@@ -171,6 +172,7 @@ class LoggedEntry:
         return frozenset({self.id, decided, self.cites} - {""})
 
 
+@lru_cache(4096)
 def country_of(spiffe_id: str) -> str:
     """The country of the authority that this name belongs to; "" if it is no name of the mesh."""
     try:

@@ -24,6 +24,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from mesh.core.audit_entries import QUESTIONS, Decided, Judged, Kind, LoggedEntry, country_of
 from mesh.core.errors import MeshError, Reason
@@ -351,6 +352,7 @@ def _digests(decided: Decided, *ends: str) -> frozenset[tuple[str, str]]:
     return frozenset(each for each in decided.digests.items() if each[0] in concerned)
 
 
+@lru_cache(4096)
 def _authority(spiffe_id: str) -> str:
     try:
         return SpiffeId.parse(spiffe_id).trust_domain
