@@ -86,11 +86,19 @@ class LinesSource:
         with self._opened() as file:
             lines = _Lines(file)
             number = 0
+            origins: set[str] = set()
             while True:
                 batch = await asyncio.to_thread(lines.read)
                 for line in batch:
                     if number >= start:
-                        yield _leaf(self._origin, number, line)
+                        leaf = _leaf(self._origin, number, line)
+                        origins.add(leaf.origin)
+                        if len(origins) > MAX_SOURCES:
+                            raise MeshError(
+                                Reason.CONFIG_INVALID,
+                                f"{self._origin}: expected at most {MAX_SOURCES} logs in one file",
+                            )
+                        yield leaf
                     number += 1
                 if batch:
                     continue

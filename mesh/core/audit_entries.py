@@ -28,13 +28,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mesh.core.errors import MeshError
 from mesh.core.jurisdictions import COUNTRIES
 from mesh.core.strict_json import MAX_TEXT_CHARS, Fields, load_object, refuse
 from mesh.core.text import printable
-from mesh.core.types import SpiffeId
+from mesh.core.types import MAX_DATA_CLASSES, SpiffeId
 
 MAX_TIME = 253_402_300_799.0  # the end of the year 9999
 
@@ -171,6 +172,7 @@ class LoggedEntry:
         return frozenset({self.id, decided, self.cites} - {""})
 
 
+@lru_cache(4096)
 def country_of(spiffe_id: str) -> str:
     """The country of the authority that this name belongs to; "" if it is no name of the mesh."""
     try:
@@ -265,6 +267,8 @@ def _loose(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _classes(listed: tuple[str, ...]) -> tuple[str, ...]:
+    if len(listed) > MAX_DATA_CLASSES:
+        refuse(f"at most {MAX_DATA_CLASSES} data classes")
     return tuple(sorted(set(listed)))
 
 

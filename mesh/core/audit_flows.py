@@ -24,13 +24,15 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from mesh.core.audit_entries import QUESTIONS, Decided, Judged, Kind, LoggedEntry, country_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 
-MAX_WAITING = 100_000
+MAX_WAITING = 50_000
 MAX_PLACED = 500_000
+_MAX_IDS = 16  # of entries of one flow: each end writes one, a hostile log as many as it likes
 
 _POLICY = frozenset(reason.code for reason in Reason if reason.is_policy)
 
@@ -230,7 +232,8 @@ class Flows:
 
     def _released(self, entry: LoggedEntry) -> Iterator[Flow]:
         served = self._known(entry)
-        context = served.served.route if served is not None and served.served is not None else None
+        told = served.served if served is not None else None
+        context = told.route if told is not None else None
         to = entry.requester
         route = _route(entry, entry.from_country, entry.to_country, _authority(to))
         if context is not None and not entry.purpose:
@@ -246,7 +249,14 @@ class Flows:
         for level, chunks in entry.released.items():
             if not chunks:
                 continue
-            yield Flow(entry.at, replace(route, action="release"), State.SERVED, level=level, chunks=chunks)
+            yield Flow(
+                entry.at,
+                replace(route, action="release"),
+                State.SERVED,
+                level=level,
+                chunks=chunks,
+                digests=told.digests if told is not None else frozenset(),
+            )
 
     def _refused_nodes(self, entry: LoggedEntry, decided: Decided, source: str) -> Iterator[Refusal]:
         if not entry.only:
@@ -259,9 +269,9 @@ class Flows:
     def _wait(self, key: _Key, entry: LoggedEntry | None = None) -> _Waiting:
         """The flow of this key; found again by the entry's own id."""
         waiting = self._waiting.setdefault(key, _Waiting())
-        if entry is not None:
-            self._by_id[entry.origin, entry.id] = key
+        if entry is not None and len(waiting.ids) < _MAX_IDS:
             waiting.ids.add((entry.origin, entry.id))
+            self._by_id[entry.origin, entry.id] = key
         return waiting
 
     def _known(self, entry: LoggedEntry) -> _Waiting | None:
@@ -342,6 +352,7 @@ def _digests(decided: Decided, *ends: str) -> frozenset[tuple[str, str]]:
     return frozenset(each for each in decided.digests.items() if each[0] in concerned)
 
 
+@lru_cache(4096)
 def _authority(spiffe_id: str) -> str:
     try:
         return SpiffeId.parse(spiffe_id).trust_domain

@@ -76,6 +76,7 @@ class _Log:
             if len(self.missing_at) < MAX_LISTED:
                 self.missing_at.append([self.last + 1, index - 1])
         self.read += 1
+        self.first = min(self.first, index)
         self.last = max(self.last, index)
         return again
 

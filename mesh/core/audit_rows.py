@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-MAX_HELD_ROWS = 50_000
+MAX_HELD_ROWS = 20_000
 MAX_NAMED = 16  # policies and digests of a row
 
 _T = TypeVar("_T")
@@ -45,7 +45,7 @@ def _name(named: set[_T], more: Iterable[_T]) -> bool:
 
 
 class Section:
-    """Rows by key, at most 50,000. When there are too many, what has no row yet is summed in one."""
+    """Rows by key, at most 20,000. When there are too many, what has no row yet is summed in one."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[object, ...], Row] = {}

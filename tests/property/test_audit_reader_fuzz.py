@@ -13,6 +13,7 @@ from mesh.core.audit_filter import EntryFilter, Period
 from mesh.core.audit_html import render
 from mesh.core.audit_report import AuditReport
 from mesh.core.errors import MeshError, Reason
+from tests.property.generated import REPRODUCIBLE
 from tests.support.audit_log import covered, encoded, place, release, search, serve, shard
 
 JSON = st.recursive(
@@ -57,6 +58,7 @@ def read(data: bytes) -> LoggedEntry | None:
         return None
 
 
+@REPRODUCIBLE
 @given(LEAVES)
 def test_an_entry_or_the_catalogs_error(data: bytes) -> None:
     entry = read(data)
@@ -67,6 +69,7 @@ def test_an_entry_or_the_catalogs_error(data: bytes) -> None:
         assert len(entry.from_country) in (0, 2)
 
 
+@REPRODUCIBLE
 @given(st.lists(LEAVES, max_size=8))
 def test_a_report_is_made_of_whatever_it_is(leaves: list[bytes]) -> None:
     report = AuditReport(Period())

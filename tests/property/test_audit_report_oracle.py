@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.core.audit_entries import Leaf
 from mesh.core.audit_filter import Period
 from mesh.core.audit_report import AuditReport
+from tests.property.generated import REPRODUCIBLE
 from tests.support.audit_log import covered, cut, encoded, place, release, search, serve, shard
 
 COUNTRIES = ["de", "fr", "us"]
@@ -102,6 +103,7 @@ def added_up(section: dict[str, Any], what: str = "count") -> int:
     return sum(row[what] for row in section["rows"]) + section["left_out"][what]
 
 
+@REPRODUCIBLE
 @given(logs(), st.permutations(COUNTRIES), st.sampled_from([1, 3, 1000]), st.booleans())
 def test_the_sums_are_those_of_a_recount(
     found: dict[str, list[Entry]], order: list[str], rows: int, twice: bool

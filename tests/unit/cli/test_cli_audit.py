@@ -303,7 +303,10 @@ def test_follow_prints_one_line_an_entry(
         assert "cannot be read" in out.splitlines()[2]
 
 
-def test_too_many_logs_are_refused(tmp_path: Path):
+def test_too_many_logs_are_refused(tmp_path: Path, meshctl: Shell):
+    many = tmp_path / "many"
+    many.write_bytes(b"".join(b'{"origin":"%d","index":0,"entry":{}}\n' % n for n in range(99)))
+    assert "at most 64 logs in one file" in meshctl.refused(1, "list", "--log", many)
     for number in range(audit_sources.MAX_SOURCES + 1):
         (tmp_path / f"{number}.jsonl").touch()
     with pytest.raises(MeshError, match="at most"):
