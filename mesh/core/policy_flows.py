@@ -42,6 +42,8 @@ from mesh.core.types import Action, DataClass, SpiffeId, jurisdiction_of
 
 # Questions to Cedar in all: about a minute on one core. Beyond it, people should ask about less.
 MAX_JUDGED = 400_000
+# Kinds of requests in all, over every pair of authorities: gone through in Python, so about a minute, too.
+MAX_REQUESTS = 1_000_000
 _BATCH = 4_096
 _NODES_AT_ONCE = 256
 
@@ -96,6 +98,17 @@ class Budget:
     def __init__(self, limit: int = MAX_JUDGED) -> None:
         self.asked = 0
         self._limit = limit
+        self._requests = 0
+
+    def look(self, requests_: int) -> None:
+        """Counts kinds of requests that are gone through; raises POLICY_UNDECIDED beyond MAX_REQUESTS."""
+        self._requests += requests_
+        if self._requests > MAX_REQUESTS:
+            raise MeshError(
+                Reason.POLICY_UNDECIDED,
+                f"undecided, because the policies tell more than {MAX_REQUESTS} kinds of requests apart:"
+                " ask about fewer actions, classes, purposes or senders at a time",
+            )
 
     def spend(self, questions: int) -> None:
         """Raises POLICY_UNDECIDED before the limit is passed."""
@@ -116,7 +129,7 @@ class Keys:
         authorities of a flow."""
         self._engine = engine
         self._world = world
-        self._budget = budget
+        self.budget = budget
         self._only = only
         self._seen: dict[str, tuple[SeenPolicy, ...]] = {}
         self._views: dict[tuple[str, str, Action], View] = {}
@@ -221,7 +234,7 @@ class Keys:
         classes = max(len(_classes(asked)) for _, asked in questions)
         for some in _apart(subjects):
             for part in _chunks(questions, max(1, _BATCH // (len(some) * classes))):
-                self._budget.spend(sum(len(_classes(asked)) for _, asked in part) * len(some))
+                self.budget.spend(sum(len(_classes(asked)) for _, asked in part) * len(some))
                 answers = self._engine.judge_each(
                     self._world.snapshot,
                     authority,
@@ -281,6 +294,7 @@ def cases(world: World, scope: Scope, among: Sequence[Keys], concerning: str = "
                 views = _views(among, sender, receiver, action)
                 tests = _joint(world, views, sender, receiver)
                 asked = requests(tests, sender, action, scope.classes, scope.purposes, levels)
+                among[0].budget.look(len(asked))
                 subjects = by_authority.get(receiver)
                 if subjects is None:
                     others = "" if receiver else mesh

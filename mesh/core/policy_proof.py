@@ -109,8 +109,7 @@ class Proof:
 def prove(engine: PolicyEngine, world: World, query: Query) -> Proof:
     """Looks for a flow that should not be, until there is none left to look at.
 
-    Raises POLICY_UNDECIDED if it cannot look at everything; REQUEST_INVALID or POLICY_MALFORMED about the
-    query.
+    Raises POLICY_UNDECIDED if it cannot look at everything, and REQUEST_INVALID about the query.
     """
     budget = Budget()
     keys = Keys(engine, world, budget)
@@ -145,7 +144,7 @@ def prove(engine: PolicyEngine, world: World, query: Query) -> Proof:
 
 
 def read_condition(condition: str, actions: tuple[Action, ...]) -> str:
-    """The condition as a policy set of one; raises REQUEST_INVALID or POLICY_MALFORMED.
+    """The condition as a policy set of one; raises REQUEST_INVALID.
 
     It has to be one expression, in the words of the actions asked about.
     """
@@ -156,7 +155,11 @@ def read_condition(condition: str, actions: tuple[Action, ...]) -> str:
     cedar = (
         f'@id("condition")\npermit (principal, action in [{listed}], resource)\nwhen {{\n{condition}\n}};\n'
     )
-    read_policies(cedar)
+    try:
+        read_policies(cedar)
+    except MeshError as error:
+        what = error.message.removeprefix("policy condition: ")
+        raise MeshError(Reason.REQUEST_INVALID, f"condition: expected one Cedar expression: {what}") from None
     static: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(cedar))["staticPolicies"]
     if len(static) != 1 or len(static["policy0"]["conditions"]) != 1:
         raise MeshError(Reason.REQUEST_INVALID, "condition: expected one Cedar expression")
