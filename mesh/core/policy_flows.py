@@ -23,17 +23,15 @@ from typing import TypeVar
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import COUNTRIES, Groups
 from mesh.core.policy import PolicyEngine, Verdict
-from mesh.core.policy_sight import (
+from mesh.core.policy_mentions import (
     AUTHORITY,
     CLIENT,
     COUNTRY_SLOTS,
     HOME,
     SeenPolicy,
-    Sight,
-    merged,
     read_seen,
-    sight_of,
 )
+from mesh.core.policy_sight import Sight, alike, merged, sight_of
 from mesh.core.policy_space import authority_of, nodes, requests
 from mesh.core.policy_view import Asked, Key, Subject, View
 from mesh.core.retrieval import ReleaseLevel
@@ -186,7 +184,8 @@ class Keys:
     ) -> list[int]:
         """For each request the nodes of its mask that this authority permits, as a mask."""
         view = self.view(authority, sender, action)
-        verdicts = self._verdicts.setdefault((authority, sender, action), {})
+        like = alike(self.seen(authority), action)
+        verdicts = self._verdicts.setdefault((authority, sender, like), {})
         kinds: dict[Key, int] = {}
         example: dict[Key, Subject] = {}
         for i, subject in enumerate(subjects):

@@ -42,7 +42,7 @@ from mesh.core.policy_flows import (
     in_scope,
     permitted,
 )
-from mesh.core.policy_sight import CLASS, operators_of, read_seen
+from mesh.core.policy_mentions import CLASS, operators_of, read_seen
 from mesh.core.policy_view import Asked, Subject
 from mesh.core.snapshot import PolicyDocument
 from mesh.core.types import Action

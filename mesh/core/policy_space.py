@@ -27,7 +27,7 @@ from typing import NoReturn
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import COUNTRIES
 from mesh.core.policy import Disclosure
-from mesh.core.policy_sight import (
+from mesh.core.policy_mentions import (
     ACTS_FOR,
     ADMIN,
     ASSURANCES,
@@ -45,9 +45,9 @@ from mesh.core.policy_sight import (
     PURPOSE,
     TENANT,
     WITHIN,
-    Sight,
     Slot,
 )
+from mesh.core.policy_sight import Sight
 from mesh.core.policy_view import Asked, Key, Subject, View
 from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import (

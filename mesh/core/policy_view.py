@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mesh.core.jurisdictions import Groups
 from mesh.core.policy import Disclosure
-from mesh.core.policy_sight import (
+from mesh.core.policy_mentions import (
     ACTS_FOR,
     ADMIN,
     ASSURANCES,
@@ -22,6 +22,7 @@ from mesh.core.policy_sight import (
     CLIENT,
     COLLECTION,
     CONTROLLER,
+    LEVEL,
     LOCATION,
     NODE,
     OPERATOR,
@@ -30,9 +31,9 @@ from mesh.core.policy_sight import (
     STANDS,
     TENANT,
     WITHIN,
-    Sight,
     Slot,
 )
+from mesh.core.policy_sight import Sight
 from mesh.core.types import Action, NodeFacts, Principal, RequestContext, SpiffeId, jurisdiction_of
 from mesh.core.wildcards import matches
 
@@ -81,11 +82,10 @@ class View:
         )
 
     def asked_key(self, asked: Asked) -> Key:
-        """Requests with the same key are alike."""
-        principal, action, context, release = asked
+        """Requests with the same key for the same action are alike."""
+        principal, _, context, release = asked
         key: Key = (
             self._name(CLIENT, principal.id),
-            action,
             context.judged_classes if release is None else release.classes,
             self._text(TENANT, principal.tenant),
             self._text(ACTS_FOR, context.tenant or principal.tenant),
@@ -96,7 +96,7 @@ class View:
             return key
         return (
             *key,
-            release.level,
+            release.level if self.sight.looks_at(LEVEL) else "",
             self._text(OWNER, release.owner),
             self._text(COLLECTION, release.collection),
         )

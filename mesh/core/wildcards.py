@@ -22,8 +22,8 @@ from mesh.core.errors import MeshError, Reason
 # A pattern's characters in order; None stands for Cedar's "*", any number of any characters.
 Pattern = tuple[str | None, ...]
 
-# Characters tried in all. Ten patterns that overlap need some thousands; about a second at the limit.
-MAX_STEPS = 400_000
+# Places in patterns looked at in all: seconds. Ten patterns of ten characters need some ten thousands.
+MAX_STEPS = 5_000_000
 
 _PRINTABLE = tuple(c for c in map(chr, range(0x21, 0x600)) if c.isprintable())
 
@@ -63,6 +63,8 @@ class Form:
 
 def matches(pattern: Pattern, text: str) -> bool:
     """Whether the whole text matches, in time proportional to both lengths."""
+    if _literals(pattern) > len(text):
+        return False
     reached = _start(pattern)
     for char in text:
         reached = _step(pattern, reached, char)
@@ -89,7 +91,9 @@ def kinds(
             add(text)
     if not patterns and len(found.get((), ())) >= count:
         return found
-    for text in _walk(patterns, form, known, count):
+    # What is longer than any text of the form matches none, and need not be followed.
+    possible = [p for p in patterns if _literals(p) <= form.longest]
+    for text in _walk(possible, form, known, count):
         add(text)
     return found
 
@@ -105,7 +109,7 @@ def _walk(patterns: Sequence[Pattern], form: Form, known: AbstractSet[str], coun
     visits = {begin: 1}
     given = dict.fromkeys(visits, 0)
     queue = deque([(begin, "")])
-    steps = 0
+    steps, places_in_all = 0, 1 + sum(map(len, patterns))
     if form.empty and "" not in known:
         yield ""
     while queue:
@@ -113,7 +117,7 @@ def _walk(patterns: Sequence[Pattern], form: Form, known: AbstractSet[str], coun
         if len(text) >= form.longest:
             continue
         for char in alphabet:
-            steps += 1
+            steps += places_in_all
             if steps > MAX_STEPS:
                 raise MeshError(
                     Reason.POLICY_UNDECIDED,
@@ -150,6 +154,10 @@ def _alphabet(
     if len(free) >= count:
         return tuple(sorted(named.union(free[:count])))
     return tuple(sorted(named.union(_PRINTABLE if form.inner is None else form.inner)))
+
+
+def _literals(pattern: Pattern) -> int:
+    return sum(token is not None for token in pattern)
 
 
 def _start(pattern: Pattern) -> int:
