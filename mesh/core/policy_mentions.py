@@ -195,8 +195,9 @@ def _walk(expression: Any) -> Iterator[tuple[str, Any]]:
         if not isinstance(current, dict) or len(current) != 1:
             raise _NotFollowedError("uses a form of expression that is not followed here")
         ((operator, arguments),) = current.items()
+        inside = _inside(operator, arguments)  # raises before anybody relies on the form
         yield operator, arguments
-        stack.extend(_inside(operator, arguments))
+        stack.extend(inside)
 
 
 def _inside(operator: str, arguments: Any) -> list[Any]:

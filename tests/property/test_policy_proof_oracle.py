@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
 from mesh.core.policy import Disclosure, PolicyEngine
+from mesh.core.policy_diff import compare
 from mesh.core.policy_flows import LEVELS, Scope, World
 from mesh.core.policy_proof import Query, prove
 from mesh.core.policy_view import Asked, Subject
@@ -270,3 +271,30 @@ _GROUPS = """{"groups": [
   {"name": "Adequate", "description": "", "source": "",
    "members": [{"country": "US", "from": "2020-01-01", "requires_assurance": "EU-US-DPF"},
                {"country": "CA", "from": "2020-01-01"}]}]}"""
+
+
+@pytest.mark.slow
+@settings(gen.REPRODUCIBLE, max_examples=120)
+@given(meshes, policy_sets(), st.integers(0, 10_000))
+def test_what_opens_or_closes_is_exactly_what_the_reference_says(
+    mesh: Mesh, later: tuple[ref.Policy, ...], seed: int
+) -> None:
+    """For the nodes that there are: every flow that brute force sees change is in some change's group, and
+    the examples are flows that change."""
+    pick = random.Random(seed)
+    subjects = list({s.node: s for s in (some_subject(pick) for _ in range(6))}.values())
+    after = replace(mesh, policies={**mesh.policies, DE: later})
+    world = mesh.world(subjects)
+    others = replace(world, snapshot=replace(world.snapshot, policies={FR: world.snapshot.policies[FR]}))
+    old, new = (each.world().snapshot.policies[DE] for each in (mesh, after))
+    found = compare(PolicyEngine(), others, DE, old, new, Scope(actions=(Action.INFER,)))
+    for change in found.changes:
+        asked, subject = change.witness.asked, change.witness.subject
+        assert mesh.permits(asked, subject) is not change.opens
+        assert after.permits(asked, subject) is change.opens
+    groups = {(change.opens, change.sender, node) for change in found.changes for node in change.nodes}
+    for asked, subject in itertools.product((some_asked(pick) for _ in range(120)), subjects):
+        sender = asked.principal.id.trust_domain
+        was, will = mesh.permits(asked, subject), after.permits(asked, subject)
+        if asked.action is Action.INFER and was != will and sender in mesh.policies:
+            assert (will, sender, str(subject.node)) in groups, (asked, subject)
