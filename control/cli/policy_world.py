@@ -186,6 +186,8 @@ async def from_control_plane(
     policies: dict[str, PolicyDocument] = {}
     groups: dict[str, Groups] = {}
     for authority in sorted({session.profile.trust_domain, *status.fresh, *status.stale}):
+        if not _has_country(authority):
+            continue
         found = await policy_of(session, authority)
         if found is not None:
             policies[authority] = PolicyDocument(found.cedar, found.digest, found.generation)
@@ -197,7 +199,7 @@ async def from_control_plane(
         subjects = tuple(
             Subject(identity, facts_from_pb(each.facts))
             for each in listed.nodes
-            if (identity := SpiffeId.parse(each.node)) and _has_country(identity)
+            if (identity := SpiffeId.parse(each.node)) and _has_country(identity.trust_domain)
         )
     snapshot = Snapshot(
         version=status.snapshot_version,
@@ -218,9 +220,9 @@ async def policy_of(session: Session, authority: str) -> admin_pb2.GetPolicyResp
         raise
 
 
-def _has_country(node: SpiffeId) -> bool:
-    """Whether its authority stands for a country: placement refuses every other one's nodes (I4)."""
-    return node.trust_domain.split(".", 1)[0].upper() in COUNTRIES
+def _has_country(authority: str) -> bool:
+    """Whether it stands for a country: placement refuses every other one's nodes and clients (I4)."""
+    return authority.split(".", 1)[0].upper() in COUNTRIES
 
 
 def without(world: World, authority: str) -> tuple[World, PolicyDocument | None]:

@@ -32,15 +32,15 @@ ADMIN, WITHIN = "resource.adminAccess", "resource.adminAccessWithin"
 STANDS = "resource in"
 ASSURANCES = "resource.assurances"
 CLIENT, NODE = "principal", "resource"  # their names
-TENANT, ACTS_FOR = "principal.tenant", "context.tenant"
+TENANT = "principal.tenant"
+# A caller may state its own tenant or none, and then its own is meant (mesh/core/placement.py).
+_THE_SAME = {"context.tenant": TENANT}
 PURPOSE, BASIS = "context.purpose", "context.transferBasis"
 OWNER, COLLECTION = "context.owner", "context.collection"
 CLASS, CLASSES, LEVEL = "context.dataClass", "context.dataClasses", "context.level"
 
 COUNTRY_SLOTS = frozenset({HOME, LOCATION, AUTHORITY, OPERATOR, CONTROLLER, ADMIN})
-TEXT_SLOTS = frozenset(
-    {TENANT, ACTS_FOR, PURPOSE, BASIS, OWNER, COLLECTION, CLASS, CLASSES, LEVEL, ASSURANCES}
-)
+TEXT_SLOTS = frozenset({TENANT, PURPOSE, BASIS, OWNER, COLLECTION, CLASS, CLASSES, LEVEL, ASSURANCES})
 SLOTS = COUNTRY_SLOTS | TEXT_SLOTS | {WITHIN}
 _SETS = frozenset({ADMIN, WITHIN, ASSURANCES, CLASSES})
 # What these can hold is known, and all of it is tried.
@@ -115,8 +115,9 @@ class _Gathered:
             elif operator == "Var" and arguments in ("principal", "resource"):
                 self.bare.add(arguments)
             elif operator == ".":
-                # Its left side was walked as well: an attribute is not a look at the whole.
-                self.attributes.add(f"{arguments['left']['Var']}.{arguments['attr']}")
+                # Its left side is not walked: to look at an attribute is not to look at the whole.
+                name = f"{arguments['left']['Var']}.{arguments['attr']}"
+                self.attributes.add(_THE_SAME.get(name, name))
             elif operator == "like":
                 self.patterns.add(_pattern(arguments["pattern"]))
 
@@ -213,7 +214,9 @@ def _inside(operator: str, arguments: Any) -> list[Any]:
         return []
     if operator == "has":
         # The schema says which attributes there are: it is so for everybody, or for nobody.
-        return [] if "Var" in arguments["left"] else [arguments["left"]]
+        if "Var" in arguments["left"]:
+            return []
+        raise _NotFollowedError("asks what something has that it names itself")
     parts = [arguments[name] for name in ("left", "right", "arg", "if", "then", "else") if name in arguments]
     if operator == "is" and "in" in arguments:
         parts.append(arguments["in"])
@@ -229,13 +232,13 @@ def _mention(operator: str, arguments: Any) -> Mention | None:
     inside.add({operator: arguments})
     if operator == "is" and "in" not in arguments:
         inside.bare.clear()
+    _check_names(operator, arguments, inside)
     if not inside.attributes and not inside.bare:
         return None  # nothing but literals: it is so for everybody
     if not SLOTS.issuperset(inside.attributes):
         raise _NotFollowedError("looks at an attribute that is not followed here")
     if operator not in _COMPARISONS | _ARITHMETIC:
         raise _NotFollowedError(f"uses {operator} on an attribute, which is not followed here")
-    _check_names(operator, arguments, inside)
     units = len(inside.attributes) + len(inside.bare)
     slots = set(inside.attributes)
     countries, groups = inside.names("Jurisdiction"), inside.names("Group")

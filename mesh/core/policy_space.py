@@ -28,7 +28,6 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import COUNTRIES
 from mesh.core.policy import Disclosure
 from mesh.core.policy_mentions import (
-    ACTS_FOR,
     ADMIN,
     ASSURANCES,
     AUTHORITY,
@@ -74,7 +73,6 @@ _LABEL = Form(_LOWER | {"-"}, _LOWER, 63, empty=False)
 _TOKEN = Form(_LOWER | frozenset("-./"), _LOWER, 128, empty=False)
 _FORMS: Mapping[Slot, Form] = {
     TENANT: Form(_LABEL.inner, _LABEL.edge, 63, empty=True),  # an administrator may ask, and acts for nobody
-    ACTS_FOR: _LABEL,  # where a caller names none, its own tenant is seen: see requests()
     PURPOSE: _TOKEN,
     BASIS: Form(_TOKEN.inner, _TOKEN.edge, 128, empty=True, usual=("", "other")),
     OWNER: Form(None, None, 128, empty=True, usual=("", "other")),
@@ -142,10 +140,9 @@ def callers(tests: Sight, trust_domain: str) -> list[Principal]:
     found = [c for name in sorted(named) if (c := _spiffe(name)) and c.trust_domain == trust_domain]
     last_words = {name.rpartition("/")[2] for name in named}
     fresh = next(name for i in itertools.count(1) if (name := f"any-{i}") not in last_words)
-    tenants = _unique([*texts(tests, TENANT), *([""] if tests.looks_at(ACTS_FOR) else [])])
     made = [
         SpiffeId(trust_domain, f"/client/{tenant}/{fresh}" if tenant else f"/admin/{fresh}")
-        for tenant in tenants
+        for tenant in texts(tests, TENANT)
     ]
     return [Principal(caller) for caller in dict.fromkeys([*made, *found])]
 
@@ -168,13 +165,13 @@ def requests(
         class_sets(tests, classes),
         list(purposes) or texts(tests, PURPOSE),
         texts(tests, BASIS),
-        ["", *texts(tests, ACTS_FOR)] if tests.looks_at(ACTS_FOR) else [""],
     )
     sizes = [len(dimension) for dimension in dimensions]
     _limit(MAX_ASKED, "kinds of requests", *sizes, max(1, len(disclosures)))
     found = []
-    for caller, held, purpose, basis, tenant in itertools.product(*dimensions):
-        context = RequestContext(held, purpose, basis, tenant)
+    for caller, held, purpose, basis in itertools.product(*dimensions):
+        # A tenant that is stated can only be the caller's own, which is seen in any case.
+        context = RequestContext(held, purpose, basis)
         if action is not Action.RELEASE:
             found.append(Asked(caller, action, context))
         for level, owner, collection in disclosures:
@@ -191,8 +188,8 @@ def nodes(
 ) -> list[Subject]:
     """Every kind of node that could exist under these authorities.
 
-    With `others`, the trust domain of somebody in the mesh: under any authority but those of the
-    countries in `known`.
+    A country has one authority in a mesh. With `others`, the trust domain of somebody in it: under any
+    authority but those of the countries in `known`.
     """
     authorities = [*trust_domains]
     if others:

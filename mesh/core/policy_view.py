@@ -14,7 +14,6 @@ from typing import NamedTuple
 from mesh.core.jurisdictions import Groups
 from mesh.core.policy import Disclosure
 from mesh.core.policy_mentions import (
-    ACTS_FOR,
     ADMIN,
     ASSURANCES,
     AUTHORITY,
@@ -88,7 +87,6 @@ class View:
             self._name(CLIENT, principal.id),
             context.judged_classes if release is None else release.classes,
             self._text(TENANT, principal.tenant),
-            self._text(ACTS_FOR, context.tenant or principal.tenant),
             self._text(PURPOSE, context.purpose),
             self._text(BASIS, context.transfer_basis),
         )

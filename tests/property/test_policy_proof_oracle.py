@@ -131,7 +131,7 @@ def some_asked(pick: random.Random) -> Asked:
     classes = frozenset(pick.choices(list(DataClass), k=pick.choice([1, 1, 2, 3])))
     purpose = pick.choice(["care", "research", "care/triage", "drafting", "other", "x", "public", "t1"])
     basis = pick.choice(["", "scc", "adequacy"])
-    context = RequestContext(classes, purpose, basis, pick.choice(["", "", "t1", "t2", "care", "other"]))
+    context = RequestContext(classes, purpose, basis, pick.choice(["", client.tenant]))
     return Asked(Principal(client), pick.choice([Action.INFER, Action.EMBED, Action.SEARCH]), context)
 
 
