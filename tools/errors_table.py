@@ -132,6 +132,14 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
             "Shorten it.",
         ),
         Reason.GROUPS_MALFORMED: ("Jurisdiction groups cannot be read.", "The message names the entry."),
+        Reason.POLICY_UNDECIDED: (
+            "`meshctl policy prove` or `meshctl policy diff` cannot look at every case.",
+            "The message says why. Name actions, classes, purposes or nodes to ask about less.",
+        ),
+        Reason.POLICY_NOT_PROVED: (
+            "`meshctl policy prove` found a flow that should not be.",
+            "The output names the flow and the policies that permit it.",
+        ),
     },
     "Why a node is refused": {
         Reason.POLICY_SENDER_DENIES: (

@@ -109,8 +109,12 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         policy = self._board.snapshot.policies.get(trust_domain)
         if policy is None:
             raise MeshError(Reason.NOT_FOUND, "no policy of that trust domain is in force")
+        groups = self._board.snapshot.groups.get(trust_domain)
         return admin_pb2.GetPolicyResponse(
-            cedar=policy.cedar, generation=policy.generation, digest=policy.digest
+            cedar=policy.cedar,
+            generation=policy.generation,
+            digest=policy.digest,
+            groups=groups.to_json() if groups is not None else "",
         )
 
     # --- nodes -------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Asking before something is removed. Where nobody can be asked, consent is given by --yes or not at all."""
+"""Asking before something is removed or put in force. Where nobody can be asked, consent is given by --yes
+or not at all."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from mesh.core.errors import MeshError, Reason
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing anything.")]
 
 
-def require_consent(question: str, yes: bool) -> None:
-    """Returns if `yes`, or if a person says so on the terminal. Raises CANCELLED or REQUEST_INVALID."""
+def require_consent(question: str, yes: bool, refused: str = "nothing was removed") -> None:
+    """Returns if `yes`, or if a person says so on the terminal. Raises CANCELLED, which says what was
+    not done (`refused`), or REQUEST_INVALID."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -22,4 +24,4 @@ def require_consent(question: str, yes: bool) -> None:
     sys.stderr.write(f"{harmless(question)} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise MeshError(Reason.CANCELLED, "nothing was removed")
+        raise MeshError(Reason.CANCELLED, refused)

@@ -1,64 +1,118 @@
-"""`meshctl policy`: applying, showing and testing an authority's policies.
+"""`meshctl policy`: applying, showing, testing and comparing an authority's policies.
 
-`policy test` is offline: it runs a table of expectations against a file.
+`policy test` is offline: it runs a table of expectations against a file. `policy prove` and `policy diff`
+have files of their own beside this one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from rich.text import Text
 
+from control.cli import policy_difference, policy_prove
+from control.cli.consent import require_consent
 from control.cli.output import Output, OutputOption, console, emit, emit_json, progress, table
-from control.cli.session import ProfileOption, act, call, open_session
+from control.cli.policy_difference import Changed, before_applying, change_of
+from control.cli.policy_flow_view import difference_json, difference_text
+from control.cli.policy_world import policy_of, read_cedar
+from control.cli.session import ProfileOption, act, call, open_session, require_profile
 from mesh.core.errors import MeshError, Reason
 from mesh.core.expectations import Outcome, read_table, run_table
 from mesh.core.policy import validate_policy
-from mesh.identity.private_files import read_file
+from mesh.core.policy_flows import World
+from mesh.core.snapshot import PolicyDocument
+from mesh.sdk.profile import Profile
 from mesh.settings import read_yaml
 from sovereign.mesh.v1 import admin_pb2
 
-MAX_FILE_BYTES = 1024 * 1024
-
-app = typer.Typer(help="Apply, show and test this authority's policies.")
+app = typer.Typer(help="Apply, show, test, prove and compare this authority's policies.")
+app.command(name="prove")(policy_prove.prove)
+app.command(name="diff")(policy_difference.diff)
 
 
 @app.command()
 def apply(
     file: Annotated[Path, typer.Argument(help="Cedar policies, each with an @id.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a terminal.")] = False,
+    no_diff: Annotated[
+        bool, typer.Option("--no-diff", help="Do not look for flows that open or close, and do not ask.")
+    ] = False,
     profile: ProfileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Put a policy set in force everywhere, within a second. A bad one changes nothing."""
-    cedar = _read(file)
+    """Put a policy set in force everywhere, within a second. A bad one changes nothing.
 
-    async def work() -> tuple[admin_pb2.GetPolicyResponse, admin_pb2.ApplyPolicyResponse]:
-        async with open_session(profile) as session:
-            old = admin_pb2.GetPolicyResponse()
-            try:
-                old = await call(session.admin.GetPolicy(admin_pb2.GetPolicyRequest()))
-            except MeshError as error:
-                if error.reason is not Reason.NOT_FOUND:
-                    raise
-            request = admin_pb2.ApplyPolicyRequest(cedar=cedar, dry_run=dry_run)
-            return old, await call(session.admin.ApplyPolicy(request))
-
-    old, new = act(work(), output, "applying")
+    First it lists the flows that open and close, and on a terminal it asks. Without one it goes on.
+    """
+    cedar = read_cedar(file)
+    old, new, world = act(_prepare(profile, cedar, not no_diff), output, "checking")
+    change = None
+    if world is not None:
+        with progress("comparing with what is in force", output):
+            change = change_of(world, *_own(profile, old), cedar)
+        if output is Output.TEXT:
+            _show(change)
+    if not dry_run:
+        differs = isinstance(change, MeshError) or (change is not None and bool(change.difference.changes))
+        if differs and not yes and output is Output.TEXT and sys.stdin.isatty():
+            require_consent("put it in force?", False, "nothing was changed")
+        new = act(_apply(profile, cedar), output, "applying")
+    data: dict[str, Any] = {
+        "dry_run": dry_run,
+        "old": {"digest": old.digest, "generation": old.generation},
+        "new": {"digest": new.digest, "generation": new.generation},
+        "policies": list(new.policy_ids),
+    }
+    if change is not None:
+        data["diff"] = (
+            {"undecided": change.message} if isinstance(change, MeshError) else difference_json(*change)
+        )
     emit(
         output,
-        {
-            "dry_run": dry_run,
-            "old": {"digest": old.digest, "generation": old.generation},
-            "new": {"digest": new.digest, "generation": new.generation},
-            "policies": list(new.policy_ids),
-        },
+        data,
         f"{'checked' if dry_run else 'in force'}: {old.digest or 'nothing'} -> {new.digest}",
         f"{len(new.policy_ids)} policies: {', '.join(new.policy_ids)}",
     )
+
+
+async def _prepare(
+    profile: Path | None, cedar: str, with_diff: bool
+) -> tuple[admin_pb2.GetPolicyResponse, admin_pb2.ApplyPolicyResponse, World | MeshError | None]:
+    """What is in force, that the new set can be, and what to compare them by."""
+    async with open_session(profile) as session:
+        old = await policy_of(session, session.profile.trust_domain) or admin_pb2.GetPolicyResponse()
+        request = admin_pb2.ApplyPolicyRequest(cedar=cedar, dry_run=True)
+        checked = await call(session.admin.ApplyPolicy(request))
+        return old, checked, await before_applying(session, time.time()) if with_diff else None
+
+
+async def _apply(profile: Path | None, cedar: str) -> admin_pb2.ApplyPolicyResponse:
+    async with open_session(profile) as session:
+        return await call(session.admin.ApplyPolicy(admin_pb2.ApplyPolicyRequest(cedar=cedar)))
+
+
+def _own(profile: Path | None, old: admin_pb2.GetPolicyResponse) -> tuple[str, PolicyDocument | None]:
+    """Whose policies are applied, and which are in force."""
+    authority = Profile.load(require_profile(profile)).trust_domain
+    in_force = PolicyDocument(old.cedar, old.digest, old.generation) if old.digest else None
+    return authority, in_force
+
+
+def _show(change: Changed | MeshError) -> None:
+    parts: list[RenderableType] = (
+        [f"which flows open or close cannot be said: {change.message}"]
+        if isinstance(change, MeshError)
+        else difference_text(*change)
+    )
+    emit(Output.TEXT, {}, *parts)
 
 
 @app.command()
@@ -88,7 +142,7 @@ def check(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Run an authority's own table of expectations (offline). Exit code 1 if one does not hold."""
-    cedar = _read(policies)
+    cedar = read_cedar(policies)
     expectations = read_table(read_yaml(expect))
     with progress(f"asking {len(expectations.cases)} cases", output):
         outcomes = run_table(expectations, cedar)
@@ -132,10 +186,3 @@ def _case_json(outcome: Outcome) -> dict[str, Any]:
         "policies": list(outcome.verdict.policies),
         "problem": outcome.problem,
     }
-
-
-def _read(file: Path) -> str:
-    try:
-        return read_file(file, limit=MAX_FILE_BYTES).decode()
-    except UnicodeDecodeError:
-        raise MeshError(Reason.POLICY_MALFORMED, f"{file}: expected UTF-8 text") from None

@@ -104,16 +104,19 @@ def read_table(document: object) -> Table:
     top = _mapping(document, "the table", {"authority", "day", "cases"}, {"nodes"})
     authority = _string(top["authority"], "authority")
     _guard("authority", lambda: jurisdiction_of(authority))
-    nodes = top.get("nodes", {})
-    if not isinstance(nodes, dict):
-        _invalid("nodes: expected names with facts")
-    known = {name: _node(facts, f"nodes.{name}", _string(name, "nodes")) for name, facts in nodes.items()}
+    known = _nodes(top.get("nodes", {}))
     cases = top["cases"]
     if not isinstance(cases, list) or not 1 <= len(cases) <= MAX_CASES:
         _invalid(f"cases: expected 1 to {MAX_CASES} of them")
     return Table(
         authority, _day(top["day"]), tuple(_case(c, f"cases[{i}]", known) for i, c in enumerate(cases))
     )
+
+
+def read_nodes(document: object) -> dict[str, tuple[SpiffeId, NodeFacts]]:
+    """The nodes of a table, by name; a document with nothing but `nodes` will do. Raises CONFIG_INVALID."""
+    top = _mapping(document, "the nodes", {"nodes"}, {"authority", "day", "cases"})
+    return _nodes(top["nodes"])
 
 
 def run_table(table: Table, cedar: str, groups: Groups | None = None) -> tuple[Outcome, ...]:
@@ -211,6 +214,12 @@ def _release(
         _string(fields.get("owner", ""), f"{where}.owner"),
         _string(fields.get("collection", ""), f"{where}.collection"),
     )
+
+
+def _nodes(nodes: object) -> dict[str, tuple[SpiffeId, NodeFacts]]:
+    if not isinstance(nodes, dict):
+        _invalid("nodes: expected names with facts")
+    return {name: _node(facts, f"nodes.{name}", _string(name, "nodes")) for name, facts in nodes.items()}
 
 
 def _node(entry: object, where: str, name: str) -> tuple[SpiffeId, NodeFacts]:

@@ -194,6 +194,37 @@ class PolicyEngine:
                 verdicts[each] = self._releases.put((*shared, each), answer)
         return [verdict for each in asked if (verdict := verdicts[each]) is not None]
 
+    def judge_each(
+        self,
+        snapshot: Snapshot,
+        trust_domain: str,
+        principal: Principal,
+        requests: Sequence[tuple[Action, RequestContext, Disclosure | None]],
+        nodes: Sequence[tuple[SpiffeId, NodeFacts]],
+        on: datetime.date,
+    ) -> list[list[Verdict]]:
+        """What the policies of `trust_domain` say about each request of this caller (one list each) and
+        each node, in one batch. Nothing is remembered: for those who ask about everything once.
+
+        For the action release the disclosure says what is judged, for the others there is none.
+        """
+        ground = self._ground(snapshot, trust_domain)
+        if isinstance(ground, Verdict):
+            return [[ground] * len(nodes) for _ in requests]
+        questions = [
+            _Question(
+                trust_domain,
+                principal,
+                action,
+                context,
+                context.judged_classes if release is None else release.classes,
+                release,
+            )
+            for action, context, release in requests
+        ]
+        verdicts = self._ask(ground, questions, nodes, on)
+        return [verdicts[i :: len(questions)] for i in range(len(questions))]
+
     def names_clients(self, snapshot: Snapshot, trust_domain: str) -> bool:
         """Whether this authority's policies name single clients, so that answers depend on the name."""
         text = self._text(snapshot, trust_domain)

@@ -217,6 +217,65 @@ async def test_a_bad_policy_changes_nothing_and_names_its_line(day: Day, tmp_pat
     assert "->" in await day.admin.text("policy", "apply", good)
 
 
+async def test_what_a_policy_change_opens_and_closes(
+    day: Day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """I3, I4: told before it is in force; asked on a terminal, and a no changes nothing."""
+    await day.join()
+    before = await day.admin.json("policy", "show")
+    closed = tmp_path / "closed.cedar"
+    closed.write_text(DE_POLICY.read_text() + '@id("closed") forbid (principal, action, resource);')
+    told = await day.admin.json("policy", "diff", closed)
+    assert {change["change"] for change in told["changes"]} == {"closes"}
+    assert {tuple(change["nodes"]) for change in told["changes"]} == {
+        ("spiffe://de.mesh.example/node/fra-1",)
+    }
+    assert all("closed" in change["policies"] for change in told["changes"])
+    assert (await day.admin.json("policy", "apply", closed, "--dry-run"))["diff"] == told
+    assert "de-everything-at-home" in str(told["changes"][0]["witness"])
+    answers = iter(["n\n", "y\n"])
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdin, "readline", lambda: next(answers), raising=False)
+    code, out, err = await day.admin("policy", "apply", closed)
+    assert code == 1
+    assert "closes" in out
+    assert "put it in force?" in err
+    assert await day.admin.json("policy", "show") == before
+    code, out, _ = await day.admin("policy", "apply", closed)
+    assert (code, "in force" in out) == (0, True)
+    again = await day.admin.text("policy", "apply", closed)  # nothing changes: nobody is asked
+    assert "no flow opens or closes" in again
+    assert "diff" not in await day.admin.json("policy", "apply", DE_POLICY, "--no-diff")
+
+
+async def test_proving_over_the_nodes_that_there_are(day: Day):
+    await day.join()
+    control = 'resource.controller == Jurisdiction::"US"'
+    proved = await day.admin.json("policy", "prove", "--never-to", control)
+    assert (proved["holds"], proved["over"], proved["nodes"]) == (True, "nodes", 1)
+    await day.join("fra-2", controller="US")
+    asked = ("policy", "prove", "--class", "confidential", "--never-to", control)
+    out, error = await day.admin.refused(1, *asked)
+    assert error["reason"] == "POLICY_NOT_PROVED"
+    assert json.loads(out)["witness"]["node"]["id"] == "spiffe://de.mesh.example/node/fra-2"
+    anywhere = await day.admin.json(
+        "policy", "prove", "--class", "special-category", "--from", "DE", "--never-to", control, "--any-node"
+    )
+    assert (anywhere["holds"], anywhere["over"]) == (True, "any-node")
+    await day.admin.refused(2, "policy", "prove", "--from", "FR")  # it has published none
+
+
+async def test_a_change_is_applied_even_where_nobody_can_say_what_it_opens(day: Day, tmp_path: Path):
+    odd = tmp_path / "odd.cedar"
+    odd.write_text(
+        '@id("odd") permit (principal, action, resource) when { {a: context.purpose} == {a: "x"} };'
+    )
+    await day.join()
+    applied = await day.admin.json("policy", "apply", odd)
+    assert applied["diff"]["undecided"].startswith("undecided, because policy odd ")
+    assert "cannot be said" in await day.admin.text("policy", "apply", odd)
+
+
 async def test_cordon_drain_and_back(day: Day):
     runtime = await day.join()
     client = await day.client(runtime)

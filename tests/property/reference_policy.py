@@ -122,7 +122,7 @@ def basis_is(basis: str) -> Condition:
 def tenant_is(tenant: str) -> Condition:
     return Condition(
         f'principal.tenant == "{tenant}" && context.tenant == "{tenant}"',
-        lambda r, c: r.client.tenant == tenant,
+        lambda r, c: r.client.tenant == tenant and (r.context.tenant or r.client.tenant) == tenant,
     )
 
 

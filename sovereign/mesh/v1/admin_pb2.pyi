@@ -33,14 +33,16 @@ class GetPolicyRequest(_message.Message):
     def __init__(self, trust_domain: _Optional[str] = ...) -> None: ...
 
 class GetPolicyResponse(_message.Message):
-    __slots__ = ("cedar", "generation", "digest")
+    __slots__ = ("cedar", "generation", "digest", "groups")
     CEDAR_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     cedar: str
     generation: int
     digest: str
-    def __init__(self, cedar: _Optional[str] = ..., generation: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+    groups: str
+    def __init__(self, cedar: _Optional[str] = ..., generation: _Optional[int] = ..., digest: _Optional[str] = ..., groups: _Optional[str] = ...) -> None: ...
 
 class CreateJoinTokenRequest(_message.Message):
     __slots__ = ("node", "facts", "ttl_seconds")
