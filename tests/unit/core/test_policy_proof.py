@@ -311,3 +311,25 @@ def test_groups_of_each_authority_are_its_own() -> None:
 def test_every_attribute_of_the_schema_is_followed() -> None:
     attributes = set(re.findall(r"^\s+(\w+): [A-Z]", SCHEMA.read_text(), re.M))
     assert attributes == {slot.partition(".")[2] for slot in SLOTS}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "resource.controller == principal.home",
+        "resource.authority == resource.location && resource.location != resource.controller",
+        "resource.adminAccess.contains(principal.home) && resource.controller != principal.home",
+        "principal in resource.adminAccessWithin",
+        'context.purpose == principal.tenant && context.purpose != "a"',
+        "context.purpose == context.dataClass",
+    ],
+)
+def test_attributes_that_meet_can_be_equal_and_differ(condition: str) -> None:
+    assert not holds(permit(condition))
+
+
+def test_each_action_is_asked_about() -> None:
+    both = Scope(actions=(Action.INFER, Action.EMBED), senders=(DE,))
+    assert not holds('@id("p") permit (principal, action == Action::"embed", resource);', scope=both)
+    assert not holds(permit('action == Action::"embed"'), scope=both)
+    assert holds(permit('action == Action::"search"'), scope=both)
