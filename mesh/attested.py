@@ -9,14 +9,14 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.receipt import Attested, Opener
 from mesh.core.records import RecordKey, RecordType, check_place
 from mesh.core.snapshot import TrustBundle
-from mesh.identity.signing import open_envelope
+from mesh.identity.signing import began_at, open_envelope
 
 
 def attested_by(bundles: Mapping[str, TrustBundle]) -> Opener:
     """Opens node records of these trust domains. Raises RECORD_*, whatever the bytes are."""
 
-    def opener(envelope: bytes, at: float) -> Attested:
-        statement = open_envelope(envelope, bundles, at)
+    def opener(envelope: bytes, at: float | None) -> Attested:
+        statement = open_envelope(envelope, bundles, began_at(envelope) if at is None else at)
         key = RecordKey.parse(statement.key)
         check_place(statement, key)
         if key.type is not RecordType.NODE:

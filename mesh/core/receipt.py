@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -119,8 +119,8 @@ class Attested(NamedTuple):
     witness_key: bytes
 
 
-Opener = Callable[[bytes, float], Attested]
-"""(envelope, Unix seconds) -> what it attests, if it held at that time. Raises MeshError."""
+Opener = Callable[[bytes, float | None], Attested]
+"""(envelope, Unix seconds; None: when it began) -> what it attests, if it held then. Raises MeshError."""
 
 
 class Cosigned(NamedTuple):
@@ -184,9 +184,8 @@ def _checked_end(end: End, opener: Opener, verifier: Verify) -> VerifiedEnd:
         _invalid(f"{end.node}: a checkpoint of its own log")
     stated = _stated_times(note)
     entries = tuple((each.index, _parsed(end.node, each.entry)) for each in end.entries)
-    # Without a witness there is only the log's own word for the time.
-    at = float(max(stated.values())) if stated else _own_time(entries)
-    own = opener(end.record, at)
+    # Without a witness nobody but the log says when that was.
+    own = opener(end.record, float(max(stated.values())) if stated else None)
     if own.node != end.node or not own.log_key:
         _invalid(f"{end.node}: a record of its own that names the log's key")
     keys = {VerifierKey(checkpoint.origin, ED25519, own.log_key): own.node}
@@ -255,11 +254,6 @@ def _parsed(node: SpiffeId, entry: bytes) -> Mapping[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
         _invalid(f"{node}: entries that are JSON objects of some kind")
     return found
-
-
-def _own_time(entries: Sequence[tuple[int, Mapping[str, Any]]]) -> float:
-    times = [at for _, entry in entries if isinstance(at := entry.get("at"), int | float)]
-    return float(max(times, default=0.0))
 
 
 def _integer(value: object) -> int:

@@ -122,6 +122,18 @@ def open_envelope(data: bytes, bundles: Mapping[str, TrustBundle], now: float) -
     return _read_statement(envelope.statement, signer, now)
 
 
+def began_at(data: bytes) -> float:
+    """When the statement says that it begins, Unix seconds; opening it at that time verifies it.
+
+    Raises RECORD_TOO_LARGE or RECORD_MALFORMED.
+    """
+    try:
+        parsed = envelope_pb2.Statement.FromString(_parse_envelope(data).statement)
+    except DecodeError:
+        raise MeshError(Reason.RECORD_MALFORMED, "expected a statement inside the envelope") from None
+    return parsed.not_before_ms / 1000
+
+
 def _parse_envelope(data: bytes) -> envelope_pb2.Envelope:
     if len(data) > MAX_ENVELOPE_BYTES:
         raise MeshError(Reason.RECORD_TOO_LARGE, f"a signed statement has at most {MAX_ENVELOPE_BYTES} bytes")

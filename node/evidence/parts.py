@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.board import Board
+from mesh.core.records import RecordKey, RecordType
+from mesh.core.types import SpiffeId
 from mesh.evidence.base import EvidenceLog, Signer
 from mesh.evidence.witness import Witness
 from mesh.identity.source import SvidSource
@@ -45,8 +47,13 @@ class NodeEvidence:
         self.log_key = log.key.public if log.key is not None else b""
         self.witness = Witness(parts.folder, source.id, parts.witness_key, clock)
         self._pool = ChannelPool(source)
+
+        def record_of(node: SpiffeId) -> bytes | None:
+            held = board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))
+            return held.envelope if held is not None else None
+
         self.witnessing = Witnessing(
-            log, source.id, board, cosigning(self._pool), enough=parts.settings.witnesses
+            log, source.id, board, cosigning(self._pool), record_of, enough=parts.settings.witnesses
         )
         self._service = EvidenceService(gate, board, log, self.witness, self.witnessing, proving(self._pool))
 

@@ -23,7 +23,6 @@ from mesh.board import Board
 from mesh.codec import evidence as codec
 from mesh.core.errors import MeshError, Reason
 from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry, origin_of
-from mesh.core.records import RecordKey, RecordType
 from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId
 from mesh.evidence.base import EvidenceLog
@@ -112,8 +111,8 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
             self._gate.node,
             tuple(proven),
             covering.note,
-            self._record_of(self._gate.node),
-            tuple(self._record_of(witness) for witness in covering.witnesses),
+            covering.record,
+            covering.records,
         )
         return codec.end_to_pb(end)
 
@@ -210,17 +209,6 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
                 if len(found) < MAX_ENTRIES and index not in found:
                     found[index] = await self._log.entry(index)
         return _concerning(sorted(found.items()), reader)
-
-    def _record_of(self, node: SpiffeId) -> bytes:
-        held = self._board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))
-        if held is None:
-            raise MeshError(
-                Reason.EVIDENCE_UNAVAILABLE,
-                f"the record of {node} is not in force at the moment",
-                {},
-                _RETRY_S,
-            )
-        return held.envelope
 
 
 def _concerning(entries: Sequence[tuple[int, bytes]], reader: SpiffeId) -> list[tuple[int, bytes]]:

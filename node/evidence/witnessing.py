@@ -21,7 +21,7 @@ from mesh.core.notes import COSIGNATURE, Note, Signature, VerifierKey, parse_not
 from mesh.core.receipt import origin_of
 from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId
-from mesh.evidence.base import EvidenceLog, SignedCheckpoint
+from mesh.evidence.base import EvidenceLog, SignedCheckpoint, unavailable
 from mesh.identity.log_keys import verify_ed25519
 from mesh.rpc.placement_service import View
 
@@ -37,11 +37,17 @@ Ask = Callable[[Candidate, bytes, int, tuple[bytes, ...]], Awaitable[tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """A checkpoint with its cosignatures, as a signed note, and who cosigned."""
+    """A checkpoint with its cosignatures, as a signed note, and who cosigned.
+
+    `record` and `records` are the signed records of the log's node and of the witnesses as they were in
+    force then: what names the keys must have held when they were used, also if it is replaced later.
+    """
 
     size: int
     note: bytes
+    record: bytes
     witnesses: tuple[SpiffeId, ...] = ()
+    records: tuple[bytes, ...] = ()
 
     @property
     def authorities(self) -> int:
@@ -52,11 +58,21 @@ class Witnessed:
 class Witnessing:
     """Of one node's log. `enough` other authorities make a checkpoint witnessed; with 0 nobody is asked."""
 
-    def __init__(self, log: EvidenceLog, node: SpiffeId, view: View, ask: Ask, *, enough: int) -> None:
+    def __init__(
+        self,
+        log: EvidenceLog,
+        node: SpiffeId,
+        view: View,
+        ask: Ask,
+        record_of: Callable[[SpiffeId], bytes | None],
+        *,
+        enough: int,
+    ) -> None:
         self._log = log
         self._node = node
         self._view = view
         self._ask = ask
+        self._record_of = record_of
         self.enough = enough
         self.latest: Witnessed | None = None
         """The newest that is witnessed by enough; else the newest with the most signatures."""
@@ -72,7 +88,7 @@ class Witnessing:
             while True:
                 self._grown.clear()
                 checkpoint = self._log.latest
-                done = checkpoint is None or self.enough == 0 or await self._gather(checkpoint)
+                done = checkpoint is None or self.enough == 0 or await self.gather(checkpoint)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if done else RETRY_S):
                         await self._grown.wait()
@@ -85,16 +101,24 @@ class Witnessing:
         Raises as EvidenceLog.covering.
         """
         signed = await self._log.covering(size)
+        possible = self._possible()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s), self._changed:
-                await self._changed.wait_for(lambda: self._covers(size, self.enough))
+            async with asyncio.timeout(wait_s if possible else 0.0), self._changed:
+                await self._changed.wait_for(lambda: self._covers(size, possible))
         if self.latest is not None and self._covers(size, 0):
             return self.latest
-        return Witnessed(signed.size, signed.note)
+        record = self._record_of(self._node)
+        if record is None:
+            raise unavailable("this node's record is not in force at the moment")
+        return Witnessed(signed.size, signed.note, record)
 
     def _covers(self, size: int, authorities: int) -> bool:
         latest = self.latest
         return latest is not None and latest.size >= size and latest.authorities >= authorities
+
+    def _possible(self) -> int:
+        """How many authorities can sign: more than there are cannot be waited for."""
+        return min(self.enough, len(self.candidates()))
 
     def candidates(self) -> list[Candidate]:
         """One node of each other authority that has a witness key; those that failed last, last."""
@@ -110,18 +134,27 @@ class Witnessing:
         order = sorted(best.values(), key=lambda each: (self._failed.get(each.id, 0), each.id))
         return order[: self.enough + SPARE]
 
-    async def _gather(self, checkpoint: SignedCheckpoint) -> bool:
-        """Whether enough have signed it."""
-        asked = self.candidates()
-        answers = await asyncio.gather(*(self._cosigned(each, checkpoint) for each in asked))
-        signatures = [(each.id, answer) for each, answer in zip(asked, answers, strict=True) if answer]
-        note = parse_note(checkpoint.note).signed(*(signature for _, signature in signatures))
-        found = Witnessed(checkpoint.size, bytes(note), tuple(witness for witness, _ in signatures))
+    async def gather(self, checkpoint: SignedCheckpoint) -> bool:
+        """Shows it to witnesses; whether all that can sign have signed, or enough."""
+        own = self._record_of(self._node)
+        if own is None:
+            return False  # until the node's record is in force nobody knows its log's key
+        asked = [(each, record) for each in self.candidates() if (record := self._record_of(each.id))]
+        answers = await asyncio.gather(*(self._cosigned(each, checkpoint) for each, _ in asked))
+        signed = [(*pair, answer) for pair, answer in zip(asked, answers, strict=True) if answer]
+        note = parse_note(checkpoint.note).signed(*(signature for _, _, signature in signed))
+        found = Witnessed(
+            checkpoint.size,
+            bytes(note),
+            own,
+            tuple(each.id for each, _, _ in signed),
+            tuple(record for _, record, _ in signed),
+        )
         if found.authorities >= min(self.enough, self.latest.authorities if self.latest else 0):
             self.latest = found
             async with self._changed:
                 self._changed.notify_all()
-        return found.authorities >= self.enough
+        return found.authorities >= self._possible()
 
     async def _cosigned(self, witness: Candidate, checkpoint: SignedCheckpoint) -> Signature | None:
         try:

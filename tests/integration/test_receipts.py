@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from mesh.client import (
 )
 from mesh.core.receipt import Receipt, VerifiedEnd, verify_receipt
 from mesh.core.receipt_story import story_of
+from mesh.core.records import RecordKey, RecordType
 from mesh.core.retrieval import Outcome
 from mesh.evidence import MemoryDecisionLog
 from mesh.identity.log_keys import verify_ed25519
@@ -176,6 +178,29 @@ async def test_without_witnesses_it_says_so(tmp_path: Path) -> None:
         assert any("has not rewritten its log" in line for line in story_of([end]).not_proven)
 
 
+async def test_it_holds_also_after_every_record_was_renewed(tmp_path: Path) -> None:
+    """What names the keys is kept as it was when they were used."""
+    ahead = [0.0]
+    async with mesh_of(tmp_path, "DE", "FR", "US", clock=lambda: time.time() + ahead[0]) as mesh:
+        for country, name in (("DE", "fra-1"), ("FR", "par-1"), ("US", "iad-1")):
+            await mesh[country].node(name, evidence=tmp_path / f"{name}-witness")
+        async with client_of(mesh, "DE") as client:
+            placed = await client.place(PUBLIC, model="scripted")
+            home = mesh["DE"].nodes["fra-1"]
+            await witnessed(home, 1)
+            ahead[0] = 300.0  # more than clocks may differ
+            for node in mesh.nodes:
+                key = RecordKey(node.id.trust_domain, RecordType.NODE, node.id.name)
+                before = home.runtime.board.generation(key)
+                node.runtime.publisher._announced = node.runtime.publisher._told = None
+                node.runtime.publisher.changed()
+                await home.runtime.board.wait_for(
+                    lambda _, key=key, before=before: home.runtime.board.generation(key) > before, DEADLINE_S
+                )
+            receipt = (await client.receipt(placed.decision, wait_s=0)).receipt
+        assert len(checked(mesh, receipt)) == 1
+
+
 async def witnessed(node: Node, size: int) -> None:
     """Waits until the node's log is witnessed up to this size."""
     assert node.runtime.evidence is not None
@@ -201,7 +226,7 @@ async def test_a_log_that_was_rewritten_is_noticed_by_its_witnesses(tmp_path: Pa
             await other.record(entry)
         assert node.runtime.evidence is not None
         node.runtime.evidence.witnessing._log = other
-        await node.runtime.evidence.witnessing._gather(await other.checkpoint())
+        await node.runtime.evidence.witnessing.gather(await other.checkpoint())
         for country, name in (("FR", "par-1"), ("US", "iad-1")):
             evidence = mesh[country].nodes[name].runtime.evidence
             assert evidence is not None

@@ -72,11 +72,11 @@ class World:
         return await here.cosign(origin_of(DE), self.log.key.public, checkpoint, old, proof)
 
     def witnessing(self, enough: int = 2) -> Witnessing:
-        return Witnessing(self.log, DE, self, self.ask, enough=enough)
+        return Witnessing(self.log, DE, self, self.ask, lambda node: str(node).encode(), enough=enough)
 
     async def gather(self, witnessing: Witnessing) -> bool:
         await self.log.record({"kind": "place", "id": str(self.log.size)})
-        return await witnessing._gather(await self.log.checkpoint())
+        return await witnessing.gather(await self.log.checkpoint())
 
 
 async def test_one_node_of_each_other_authority_signs(tmp_path: Path) -> None:
@@ -119,8 +119,11 @@ async def test_revoked_and_own_nodes_are_not_asked(tmp_path: Path) -> None:
     gone = world.add("FR", "par-1")
     own = world.add("DE", "ber-1")
     world.revoked = frozenset({gone})
-    assert not await world.gather(world.witnessing())
+    witnessing = world.witnessing()
+    await world.gather(witnessing)
     assert not {gone, own} & set(world.asked)
+    assert witnessing.latest is not None
+    assert witnessing.latest.authorities == 0
 
 
 async def test_a_witness_that_has_seen_less_than_believed_is_shown_from_there(tmp_path: Path) -> None:
