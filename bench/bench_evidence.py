@@ -5,9 +5,10 @@
 Entries are decisions of the usual size. Recording: as many tasks as a busy node has calls under way record
 one entry after another in a log that signs every second; the alternative is one file to which the same
 entries' bytes are appended in the same batches, each with one fdatasync, and nothing else. The two alternate,
-in the same folder. Proofs: trees of which the hash tiles are made up and kept in memory, so that the figures
-are those of hashing; each proof is built from a tree that has just been restored from its tiles, then
-verified.
+in the same folder. Waiting: how long a request waits for its entry to be on disk, with 16 streams, against
+one bare append with fdatasync. Proofs: trees of which the hash tiles are made up and kept in memory, so that
+the figures are those of hashing; each proof is built from a tree that has just been restored from its tiles,
+then verified.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.report import Row, command
+from bench.report import Row, command, percentile
 from mesh.core.merkle import (
     consistency_proof,
     inclusion_proof,
@@ -40,6 +41,7 @@ from mesh.identity.log_keys import LogKey
 
 SCRATCH = Path(__file__).resolve().parents[1] / ".bench"  # on the disk that the repository is on
 TASKS = 64
+STREAMS = 16
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -142,6 +144,64 @@ def recording(quick: bool) -> list[Row]:
     ]
 
 
+# --- what a request waits for it ------------------------------------------------------------------
+
+
+async def waited(folder: Path, seconds: float) -> list[float]:
+    """Seconds that each of 16 streams waited for its decisions to be on disk; each has some ten a second."""
+    log = MerkleLog.open(folder, origin="bench", signer=LogKey.generate())
+    waits: list[float] = []
+    ends = time.perf_counter() + seconds
+
+    async def stream(number: int) -> None:
+        chance = random.Random(number)
+        while time.perf_counter() < ends:
+            await asyncio.sleep(chance.uniform(0.05, 0.15))
+            began = time.perf_counter()
+            await log.record(an_entry(number))
+            waits.append(time.perf_counter() - began)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(STREAMS):
+            group.create_task(stream(number))
+    await log.aclose()
+    return waits
+
+
+def synced(path: Path, count: int) -> list[float]:
+    """Seconds of one append and fdatasync of an entry's bytes, now and then."""
+    entry = encode(an_entry(0))
+    taken: list[float] = []
+    with path.open("ab", buffering=0) as file:
+        for _ in range(count):
+            time.sleep(0.02)
+            began = time.perf_counter()
+            file.write(entry)
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return taken
+
+
+def waiting(quick: bool) -> list[Row]:
+    """What recording adds to the time to the first token, with 16 streams."""
+    ours: list[float] = []
+    bare: list[float] = []
+    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="evidence-") as folder:
+        for number in range(1 if quick else 5):
+            ours += asyncio.run(waited(Path(folder) / f"log-{number}", 1.0 if quick else 5.0))
+            bare += synced(Path(folder) / f"bare-{number}", 20 if quick else 100)
+    return [
+        Row(
+            f"added to a request by recording, {STREAMS} streams, {name}",
+            1e3 * percentile(ours, share),
+            "ms",
+            aim,
+            against=1e3 * percentile(bare, share),
+        )
+        for name, share, aim in (("p50", 0.5, 1.0), ("p99", 0.99, None))
+    ]
+
+
 # --- proofs ---------------------------------------------------------------------------------------
 
 
@@ -223,7 +283,7 @@ def timed(work: Callable[[], tuple[bytes, ...]]) -> tuple[float, tuple[bytes, ..
 
 def measure(quick: bool) -> list[Row]:
     """All rows; two minutes, or seconds if quick."""
-    rows = recording(quick)
+    rows = [*recording(quick), *waiting(quick)]
     for size in SIZES[:-1] if quick else SIZES:
         rows += proofs_of(size, 5 if quick else 50)
     smallest, largest = rows[-3 * (len(SIZES) - quick) + 2], rows[-1]
