@@ -249,7 +249,7 @@ def _numbered(document: _Row) -> dict[tuple[str, str], str]:
 
 
 def _span(row: _Row) -> str:
-    first, last = (_text(row[end].replace("T", " ").removesuffix("Z")) for end in ("first", "last"))
+    first, last = (escape(row[end].replace("T", " ").removesuffix("Z")) for end in ("first", "last"))
     return first if first == last else f"{first}<br>{last}"
 
 
