@@ -7,6 +7,7 @@ in the page's head has browsers keep it so. At most `MAX_SHOWN` rows a table; wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -41,6 +42,8 @@ _LIMITS = (
     " not counted apart; what was released from an index is.",
     "Documents that were put into an index are among the operations, not the flows.",
 )
+# Up to a sign after which names may be broken, and no word longer than a column is wide.
+_PIECES = re.compile(r"[^/_.\s-]{0,30}[/_.\s-]|[^/_.\s-]{1,30}", re.S)
 _NAMES = {"infer": "inference", "embed": "embedding", "search": "question", "release": "release"}
 
 
@@ -246,7 +249,7 @@ def _numbered(document: _Row) -> dict[tuple[str, str], str]:
 
 
 def _span(row: _Row) -> str:
-    first, last = (_text(row[end].replace("T", " ").removesuffix("Z")) for end in ("first", "last"))
+    first, last = (escape(row[end].replace("T", " ").removesuffix("Z")) for end in ("first", "last"))
     return first if first == last else f"{first}<br>{last}"
 
 
@@ -266,4 +269,6 @@ def _short(recipient: str) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(str(value), quote=True)
+    """Escaped, with places where a browser may break what has no blanks."""
+    pieces = (escape(piece, quote=True) for piece in _PIECES.findall(str(value)))
+    return "".join(f"{piece}<wbr>" if piece[-1] in "/_.-" or len(piece) >= 30 else piece for piece in pieces)
