@@ -33,6 +33,7 @@ from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of
 from mesh.rpc.pace import Pace, asker_of
 from node.evidence.witnessing import Witnessing
 from node.gate import Gate
+from node.streams import Streams
 from sovereign.mesh.v1 import evidence_pb2, evidence_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.Evidence"
@@ -64,6 +65,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         self._witnessing = witnessing
         self._elsewhere = elsewhere
         self._pace = Pace()
+        self._open = Streams("receipts")
         self._searching = asyncio.Semaphore(1)
 
     async def Cosign(
@@ -93,8 +95,12 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         peer = self._caller(context, (CLIENT, ADMIN, NODE))
         asked = codec.prove_from_pb(request)
         reader = self._reader(peer, asked.requester)
-        if asked.node not in (None, self._gate.node):
-            return await self._pass_on(asked, reader)
+        with self._open.one(asker_of(reader, self._gate.node.trust_domain)):
+            if asked.node not in (None, self._gate.node):
+                return await self._pass_on(asked, reader)
+            return await self._prove(asked, peer, reader)
+
+    async def _prove(self, asked: codec.Asked, peer: Peer, reader: SpiffeId) -> evidence_pb2.ProveResponse:
         began = self._gate.monotonic()
         try:
             found = await self._found(asked.id, reader)

@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -39,44 +38,15 @@ from node.gate import Asked, Entry, Gate
 from node.live_calls import LiveCall
 from node.retrieval.evidence import release_entry
 from node.retrieval.holder import Holder, OpenShard
+from node.streams import Streams
 from sovereign.mesh.v1 import inference_pb2, retrieval_pb2, retrieval_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.Shard"
 
 STEP_TIMEOUT_S = 30.0
-MAX_STREAMS = 256
-MAX_STREAMS_OF_ONE = 64
-_RETRY_S = 1.0
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Steps = AsyncIterator[retrieval_pb2.ShardSearchRequest]
-
-
-class Streams:
-    """How many searches are open, at all and by whom: between two steps they hold no place in line."""
-
-    def __init__(self, most: int = MAX_STREAMS, most_of_one: int = MAX_STREAMS_OF_ONE) -> None:
-        self._most = most
-        self._most_of_one = most_of_one
-        self._by_asker: Counter[str] = Counter()
-
-    @property
-    def open(self) -> int:
-        """How many there are now."""
-        return self._by_asker.total()
-
-    @contextlib.contextmanager
-    def one(self, asker: str) -> Iterator[None]:
-        """Counts one for as long as it lasts; OVERLOADED if there are too many."""
-        if self._by_asker[asker] >= self._most_of_one or self.open >= self._most:
-            raise MeshError(Reason.OVERLOADED, "too many searches are open at once", {}, _RETRY_S)
-        self._by_asker[asker] += 1
-        try:
-            yield
-        finally:
-            self._by_asker[asker] -= 1
-            if not self._by_asker[asker]:
-                del self._by_asker[asker]
 
 
 class ShardService(retrieval_pb2_grpc.ShardServicer):

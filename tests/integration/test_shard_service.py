@@ -18,7 +18,7 @@ from mesh.core.shards import MAX_WEIGHS, ShardAnswerQuestion
 from mesh.core.types import Action, RequestContext, SpiffeId
 from mesh.evidence import MemoryDecisionLog
 from node.retrieval.budgets import BudgetLimits
-from node.retrieval.shard_service import Streams
+from node.streams import Streams
 from sovereign.mesh.v1 import retrieval_pb2
 from tests.support.mesh import Mesh, mesh_of
 from tests.support.retrieval import SPEC
