@@ -179,7 +179,7 @@ class MeshClient(Questions):
             placers,
             Deliveries(placers, pool, self._clock, silence_s=self._silence_s),
             Retrievals(placers, pool, self._clock),
-            Receipts(self._servers, pool),
+            Receipts(self._servers, pool, lambda: self._source.bundles),
         )
         if self._control is not None:
             self._renewal = asyncio.create_task(self._source.run(renewer(pool, self._control)))

@@ -88,14 +88,18 @@ def _bundles(paths: Iterable[Path]) -> dict[str, TrustBundle]:
 
 def _same_log(folder: Path, ends: Iterable[VerifiedEnd]) -> str:
     """Whether the folder's entries are those that one of the receipt's checkpoints was signed for."""
-    by_size = {end.checkpoint.size: end for end in ends}
+    by_size: dict[int, list[VerifiedEnd]] = {}
+    for end in ends:
+        by_size.setdefault(end.checkpoint.size, []).append(end)
     frontier = Frontier()
     for entry in _entries(folder, max(by_size)):
         frontier.append(leaf_hash(entry))
-        end = by_size.get(frontier.size)
-        if end is not None and end.checkpoint.root == frontier.root():
-            name = origin_of(end.node)
-            return f"the copy in {folder.name} is the log of {name}, entry by entry, up to {frontier.size}"
+        for end in by_size.get(frontier.size, ()):
+            if end.checkpoint.root == frontier.root():
+                name = origin_of(end.node)
+                return (
+                    f"the copy in {folder.name} is the log of {name}, entry by entry, up to {frontier.size}"
+                )
     raise MeshError(
         Reason.RECEIPT_INVALID,
         f"{folder.name}: expected the entries that one of the receipt's checkpoints was signed for;"

@@ -67,18 +67,24 @@ def chat(
                 client.chat(model, messages, context=context, sampling=sampling, timeout_s=timeout)
             ) as stream,
         ):
-            decision = None
-            async for event in stream:
-                if isinstance(event, events.Placed):
-                    decision = event.decision
-                elif isinstance(event, events.Finished):
-                    await keep(client, receipt, decision, [event.node])
-                if output is Output.JSON:
-                    emit_json(event_json(event))
-                    continue
-                if not isinstance(event, events.Placed | events.Started) or explain:
-                    waiting.close()
-                show(event)
+            decision, served_by = None, []
+            try:
+                async for event in stream:
+                    if isinstance(event, events.Placed):
+                        decision = event.decision
+                    elif isinstance(event, events.Started):
+                        served_by.append(event.node)
+                    if output is Output.JSON:
+                        emit_json(event_json(event))
+                        continue
+                    if not isinstance(event, events.Placed | events.Started) or explain:
+                        waiting.close()
+                    show(event)
+            except events.PlacementRefused as refusal:
+                await keep(client, receipt, refusal.decision)
+                raise
+            # Of the last decision: what nodes served on earlier ones rests on those.
+            await keep(client, receipt, decision, served_by)
 
     with waiting:
         waiting.enter_context(progress("waiting for the first token", output))

@@ -28,7 +28,9 @@ def assumed(world: World, compared: str = "") -> str:
     if not world.trusting:
         return ""
     asked = ", ".join(sorted({*world.known, compared} - {""}))
-    return f"Taken to permit everything: every authority but {asked}."
+    return (
+        f"Taken to permit everything: every authority but {asked}. Flows between two of those are left out."
+    )
 
 
 def witness_json(witness: Witness) -> dict[str, Any]:

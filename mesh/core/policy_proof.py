@@ -198,6 +198,12 @@ def _condition_keys(engine: PolicyEngine, world: World, query: Query, budget: Bu
 
 def _check_senders(world: World, scope: Scope) -> None:
     for sender in scope.senders:
+        if world.trusting and sender not in world.known:
+            # It is taken to permit everything, and so is whoever else is not known: that proves nothing.
+            raise MeshError(
+                Reason.POLICY_UNDECIDED,
+                f"undecided, because the policies of {sender} are not known: give them, or leave it out",
+            )
         if not world.trusting and sender not in world.known:
             raise MeshError(
                 Reason.REQUEST_INVALID,

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import MAX_PROOF_HASHES, leaf_hash, verify_inclusion
 from mesh.core.notes import COSIGNATURE, ED25519, Checkpoint, Note, VerifierKey, Verify, parse_note, verify
+from mesh.core.strict_json import load_object
 from mesh.core.types import SpiffeId
 
 FORMAT = "sovereign-mesh-receipt/1"
@@ -247,12 +248,9 @@ def _witness(
 
 
 def _parsed(node: SpiffeId, entry: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(entry)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
-        _invalid(f"{node}: entries that are JSON objects of some kind")
+    found = load_object(entry)
+    if not isinstance(found.get("kind"), str):
+        _invalid(f"{node}: entries of some kind")
     return found
 
 

@@ -7,9 +7,9 @@ of the same one. What links them is the decision's id, which the permit carries 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.receipt import VerifiedEnd
@@ -18,6 +18,7 @@ from mesh.core.text import shortened
 _MAX_CHARS = 400
 
 NOT_PROVEN = (
+    "that no second history of a log was shown to other witnesses: those that signed saw this one",
     "that a node did what its log says: a log shows what was recorded, not what was left out",
     "that the caller classed its data rightly, or meant the purpose that it stated",
     "where a machine stands or who controls it: that is what its authority states",
@@ -38,29 +39,57 @@ class Story:
 
 def story_of(ends: Sequence[VerifiedEnd]) -> Story:
     """The story of a receipt whose proofs hold; RECEIPT_INVALID if its ends are not of one request."""
-    first = _ids(ends[0].entries)
+    decisions = _decided(ends[0])
     for end in ends[1:]:
-        if not first & _ids(end.entries):
-            raise MeshError(
-                Reason.RECEIPT_INVALID,
-                f"the receipt does not hold: expected entries of {end.node} about the same request",
-            )
+        _require_linked(ends[0], decisions, end)
     proven: list[str] = []
     for end in ends:
         proven += [_line(end, index, entry) for index, entry in end.entries]
         proven.append(_witnessed(end))
     lacking = tuple(_NO_WITNESS.format(end.node) for end in ends if not end.witnessed)
-    return Story(tuple(sorted(first)), tuple(proven), (*lacking, *NOT_PROVEN))
+    return Story(tuple(sorted(decisions)), tuple(proven), (*lacking, *NOT_PROVEN))
 
 
-def _ids(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> set[str]:
-    """The decisions that entries are about: their own, the one that they rest on."""
+def _decided(end: VerifiedEnd) -> set[str]:
+    """What this end itself decided, by id; not what it did on somebody else's permit."""
     found: set[str] = set()
-    for _, entry in entries:
-        permit, decision = _mapping(entry.get("permit")), _mapping(entry.get("decision"))
-        ids = (entry.get("id"), entry.get("asked"), decision.get("id"), permit.get("decision"))
+    for _, entry in end.entries:
+        ids = (entry.get("id"), _mapping(entry.get("decision")).get("id"))
         found |= {each for each in ids if isinstance(each, str) and each}
     return found
+
+
+def _require_linked(first: VerifiedEnd, decisions: set[str], end: VerifiedEnd) -> None:
+    """Every entry of a later end rests on what the first decided: on a permit that it signed, or under the id
+    of an entry that does; and the first decided about this node."""
+    named = {
+        ranked.get("node")
+        for _, entry in first.entries
+        for decision in (_mapping(entry.get("decision")), _mapping(entry.get("asks")))
+        for ranked in map(_mapping, _list(decision.get("ranked")))
+    }
+    contexts = {digest for _, entry in first.entries if (digest := _context(entry))}
+    linked: set[object] = set()
+    for _, entry in end.entries:
+        permit = _mapping(entry.get("permit"))
+        if permit.get("decision") in decisions and permit.get("signer") == str(first.node):
+            linked.add(entry.get("id"))
+    for _, entry in end.entries:
+        digest = _context(entry)
+        if entry.get("id") not in linked or (digest and contexts and digest not in contexts):
+            _unlinked(end, "that all rest on what the first end decided, about the same context")
+    if str(end.node) not in named:
+        _unlinked(end, "about a node that the first end decided on")
+
+
+def _context(entry: Mapping[str, Any]) -> object:
+    return _mapping(entry.get("context")).get("digest")
+
+
+def _unlinked(end: VerifiedEnd, what: str) -> NoReturn:
+    raise MeshError(
+        Reason.RECEIPT_INVALID, f"the receipt does not hold: expected entries of {end.node} {what}"
+    )
 
 
 def _line(end: VerifiedEnd, index: int, entry: Mapping[str, Any]) -> str:
@@ -92,7 +121,7 @@ def _placed(entry: Mapping[str, Any]) -> str:
 def _served(entry: Mapping[str, Any]) -> str:
     decision, permit = _mapping(entry.get("decision")), _mapping(entry.get("permit"))
     by = (
-        f"on the permit of decision {permit['decision']} by {permit.get('signer')}"
+        f"on the permit of decision {permit.get('decision')} by {permit.get('signer')}"
         if permit
         else "without a permit"
     )

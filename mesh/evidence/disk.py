@@ -7,8 +7,10 @@ too. A test may have the failpoint end the process there, or raise the OSError t
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -89,12 +91,16 @@ class Disk:
         self.failpoint(f"{purpose}:done")
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """At most `limit` + 1 bytes of a file; None if it is not there. Raises OSError."""
+        """At most `limit` + 1 bytes of a file; None if it is not there. Raises OSError, also for what is no
+        regular file: a copy may be anybody's."""
         try:
-            with (self.folder / name).open("rb") as file:
-                return file.read(limit + 1)
+            descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "expected a regular file")
+            return file.read(limit + 1)
 
     def sweep(self, folder: str) -> None:
         """Removes a folder of partial tiles; what cannot be removed does no harm."""

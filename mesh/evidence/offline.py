@@ -41,19 +41,27 @@ def origin_in(folder: Path) -> str:
     try:
         data = Disk(folder, lambda _: None).read(CHECKPOINT_PATH, MAX_NOTE_BYTES)
         return Checkpoint.parse(parse_note(data).text).origin if data else ""
-    except MeshError:
+    except (MeshError, OSError):
         return ""
 
 
 def _journal(disk: Disk) -> tuple[int, list[bytes]]:
     """The index that the journal begins with, and its entries. Again, if the log drops a part meanwhile."""
-    while starts := starts_of(disk):
-        parts = [read_part(disk, first, newest=first == starts[-1]) for first in starts]
+    before: list[int] = []
+    while (starts := starts_of(disk)) and starts != before:
+        try:
+            parts = [read_part(disk, first, newest=first == starts[-1]) for first in starts]
+        except OSError as error:
+            raise damaged(f"journal: expected files that can be read: {error.strerror}") from None
         entries = [entry for part in parts if part is not None for entry in part.entries]
         if None not in parts:
             return starts[0], entries
-    raise damaged("journal: expected one")
+        before = starts
+    raise damaged("journal: expected one whose parts can be read")
 
 
 def _bundle(disk: Disk, number: int) -> tuple[bytes, ...]:
-    return parse_bundle(load_bundle(disk, Tile(ENTRIES, number)))
+    try:
+        return parse_bundle(load_bundle(disk, Tile(ENTRIES, number)))
+    except OSError as error:
+        raise damaged(f"bundle {number}: expected a file that can be read: {error.strerror}") from None

@@ -4,7 +4,10 @@ Rules kept here:
 - What was seen is on disk before a cosignature leaves: a witness that is killed forgets nothing it signed.
 - What it remembers is never guessed: a file that cannot be read is a refusal, not a log that was never seen.
 - What does not follow (mesh/core/witness.py) is refused, and kept as an alarm with both checkpoints, which
-  carry the log's own signature: whoever sees them needs nobody's word. The first 16 of each log are kept.
+  carry the log's own signature. Of a fork they are the proof; that a log went back or does not show its
+  growth is this witness's word besides. The first of each finding about a log are kept.
+- A log is judged under each of its keys by what was seen under that key: beginning anew under another is an
+  alarm, and going back to the first goes on where it was.
 
 Cosignatures are C2SP tlog-cosignature's, of whole seconds. No entry is written to the witness's own log: two
 logs that witness each other would never rest.
@@ -20,12 +23,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+from mesh.core.bounded import Bounded
 from mesh.core.errors import MeshError, Reason
 from mesh.core.notes import (
     COSIGNATURE,
     ED25519,
     Checkpoint,
+    Note,
     VerifierKey,
     parse_note,
     sign,
@@ -41,7 +47,9 @@ from mesh.identity.private_files import make_private_directory, read_file, write
 _LOG = logging.getLogger(__name__)
 
 MAX_NOTE_BYTES = 16 * 1024
-MAX_ALARMS_OF_A_LOG = 16
+MAX_ALARMS_OF_A_KIND = 8  # of each finding about each log
+MAX_KEYS_OF_A_LOG = 16
+_REMEMBERED = 4096
 _MAX_FILE_BYTES = 64 * 1024
 
 
@@ -61,8 +69,8 @@ class Witness:
         self._alarms = folder / "alarms"
         self._signer = signer
         self._clock = clock
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._known: dict[str, _Seen] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._known: Bounded[tuple[str, bytes], _Seen] = Bounded(_REMEMBERED)
 
     async def cosign(
         self, origin: str, log_key: bytes, note: bytes, old_size: int, proof: Sequence[bytes]
@@ -75,55 +83,94 @@ class Witness:
         if len(note) > MAX_NOTE_BYTES:
             raise MeshError(Reason.NOTE_INVALID, f"checkpoint: expected at most {MAX_NOTE_BYTES} bytes")
         parsed = parse_note(note)
-        verify(parsed, [VerifierKey(origin, ED25519, log_key)], verify_ed25519)
+        key = VerifierKey(origin, ED25519, log_key)
+        verify(parsed, [key], verify_ed25519)
         offered = Checkpoint.parse(parsed.text)
-        if offered.origin != origin:
-            raise MeshError(Reason.NOTE_INVALID, "checkpoint: expected one of the caller's own log")
-        async with self._locks.setdefault(origin, asyncio.Lock()):
-            seen = await self._seen(origin)
-            if seen is not None and seen.key != log_key:
-                await self._alarm(
-                    origin, Wrong(Finding.NEW_KEY, "its log began anew under another key"), seen.note, note
-                )
-                seen = None
-            verdict = judge(seen.checkpoint if seen else None, offered, old_size, proof)
-            if isinstance(verdict, Behind):
-                return "", verdict.size
-            if isinstance(verdict, Wrong):
-                await self._alarm(origin, verdict, seen.note if seen else b"", note)
-                raise MeshError(REASONS[verdict.finding], f"the log of {origin}: {verdict.detail}")
-            if seen is None or seen.checkpoint != offered:
-                await self._keep(origin, _Seen(log_key, note, offered))
-            line = sign(parsed.text, self.key, self._signer.sign, timestamp=int(self._clock())).line
-            return line, offered.size
+        if offered.origin != origin or offered.extensions:
+            raise MeshError(
+                Reason.NOTE_INVALID, "checkpoint: expected one of the caller's own log, without extensions"
+            )
+        # What is kept, and may come back in an alarm, is the log's word and nothing that others added.
+        own = tuple(each for each in parsed.signatures if (each.name, each.key_id) == (key.name, key.key_id))
+        seen = _Seen(log_key, bytes(Note(parsed.text, own[:1])), offered)
+        # A caller that goes away must not part what is on disk from what is remembered.
+        work = asyncio.ensure_future(self._judged(origin, seen, old_size, tuple(proof)))
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(work)
 
     async def alarms(self) -> tuple[Alarm, ...]:
         """Those that are kept, oldest first."""
         return await asyncio.to_thread(self._read_alarms)
 
-    async def _seen(self, origin: str) -> _Seen | None:
-        if (known := self._known.get(origin)) is None:
-            known = await asyncio.to_thread(self._load, origin)
+    async def _judged(
+        self, origin: str, offered: _Seen, old_size: int, proof: tuple[bytes, ...]
+    ) -> tuple[str, int]:
+        lock = self._locks.setdefault(origin, asyncio.Lock())
+        async with lock:
+            seen = await self._seen(origin, offered)
+            verdict = judge(seen.checkpoint if seen else None, offered.checkpoint, old_size, proof)
+            if isinstance(verdict, Behind):
+                return "", verdict.size
+            if isinstance(verdict, Wrong):
+                await self._alarm(origin, verdict, seen, offered)
+                raise MeshError(REASONS[verdict.finding], f"the log of {origin}: {verdict.detail}")
+            if seen is None or seen.checkpoint != offered.checkpoint:
+                await asyncio.to_thread(self._store, origin, offered)
+                self._known.put((origin, offered.key), offered)
+            text = offered.checkpoint.text
+            line = sign(text, self.key, self._signer.sign, timestamp=int(self._clock())).line
+            return line, offered.checkpoint.size
+
+    async def _seen(self, origin: str, offered: _Seen) -> _Seen | None:
+        """What was seen of the log under this very key. One that is new is an alarm; one that was seen before
+        goes on where it was, so that going back to it opens nothing."""
+        known = self._known.get((origin, offered.key))
+        if known is None:
+            known = await asyncio.to_thread(self._load, origin, offered.key)
             if known is not None:
-                self._known[origin] = known
+                self._known.put((origin, offered.key), known)
+        if known is None:
+            others = await asyncio.to_thread(self._newest_of, origin)
+            if len(others) >= MAX_KEYS_OF_A_LOG:
+                raise MeshError(
+                    Reason.LOG_FORKED, f"the log of {origin} has begun anew under {MAX_KEYS_OF_A_LOG} keys"
+                )
+            if others:
+                wrong = Wrong(Finding.NEW_KEY, "its log began anew under another key")
+                await self._alarm(origin, wrong, others[-1], offered)
         return known
 
-    async def _keep(self, origin: str, seen: _Seen) -> None:
-        await asyncio.to_thread(self._store, origin, seen)
-        self._known[origin] = seen
-
-    async def _alarm(self, origin: str, wrong: Wrong, seen: bytes, offered: bytes) -> None:
-        _LOG.critical("the log of %s: %s (%s)", origin, wrong.detail, wrong.finding)
+    async def _alarm(self, origin: str, wrong: Wrong, seen: _Seen | None, offered: _Seen) -> None:
         alarm = Alarm(
-            origin, str(wrong.finding), wrong.detail, self._clock(), seen.decode(), offered.decode()
+            origin,
+            str(wrong.finding),
+            wrong.detail,
+            self._clock(),
+            seen.note.decode() if seen else "",
+            offered.note.decode(),
         )
-        await asyncio.to_thread(self._store_alarm, alarm)
+        if await asyncio.to_thread(self._store_alarm, alarm):
+            _LOG.critical("the log of %s: %s (%s)", origin, wrong.detail, wrong.finding)
 
-    def _path(self, origin: str) -> Path:
-        return self._folder / f"{_name(origin)}.json"
+    def _path(self, origin: str, key: bytes) -> Path:
+        return self._folder / "seen" / _name(origin.encode()) / f"{_name(key)}.json"
 
-    def _load(self, origin: str) -> _Seen | None:
-        path = self._path(origin)
+    def _newest_of(self, origin: str) -> list[_Seen]:
+        """What was seen of a log under any key, in the order in which it was written last."""
+        folder = self._folder / "seen" / _name(origin.encode())
+        files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        return [self._read(origin, file) for file in files]
+
+    def _load(self, origin: str, key: bytes) -> _Seen | None:
+        try:
+            found = self._read(origin, self._path(origin, key))
+        except FileNotFoundError:
+            return None
+        if found.key != key:
+            raise self._unreadable(self._path(origin, key))
+        return found
+
+    def _read(self, origin: str, path: Path) -> _Seen:
         try:
             document = json.loads(read_file(path, private=True, limit=_MAX_FILE_BYTES))
             note = str(document["note"]).encode()
@@ -134,7 +181,7 @@ class Witness:
                 raise ValueError
         except MeshError as error:
             if error.reason is Reason.NOT_FOUND:
-                return None
+                raise FileNotFoundError from None
             raise self._unreadable(path) from None
         except (ValueError, TypeError, LookupError):
             raise self._unreadable(path) from None
@@ -148,17 +195,19 @@ class Witness:
 
     def _store(self, origin: str, seen: _Seen) -> None:
         document = {"origin": origin, "key": base64.b64encode(seen.key).decode(), "note": seen.note.decode()}
-        self._write(self._path(origin), document)
+        self._write(self._path(origin, seen.key), document)
 
-    def _store_alarm(self, alarm: Alarm) -> None:
-        for number in range(MAX_ALARMS_OF_A_LOG):
-            path = self._alarms / f"{_name(alarm.origin)}-{number}.json"
+    def _store_alarm(self, alarm: Alarm) -> bool:
+        """Whether it is a new one. The first of each finding are kept: none crowds out another."""
+        for number in range(MAX_ALARMS_OF_A_KIND):
+            path = self._alarms / f"{_name(alarm.origin.encode())}-{alarm.finding}-{number}.json"
             if not path.exists():
                 self._write(path, asdict(alarm))
-                return
+                return True
             found = _read_alarm(path)
             if found is not None and _same(found, alarm):
-                return
+                return False
+        return False
 
     def _write(self, path: Path, document: object) -> None:
         try:
@@ -185,5 +234,5 @@ def _same(one: Alarm, other: Alarm) -> bool:
     return (one.finding, one.seen, one.offered) == (other.finding, other.seen, other.offered)
 
 
-def _name(origin: str) -> str:
-    return hashlib.sha256(origin.encode()).hexdigest()[:40]
+def _name(of: bytes) -> str:
+    return hashlib.sha256(of).hexdigest()[:40]

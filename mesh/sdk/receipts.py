@@ -1,21 +1,25 @@
 """Receipts: what the logs of both ends hold about one request, fetched through nodes of the own authority.
 
 A client asks its own authority's nodes alone; they pass the question on to the others' (who asks about what
-is worth guarding, too). What comes back is checked for form here and proves itself (mesh/core/receipt.py).
+is worth guarding, too). What comes back is verified before it is kept: an end that does not hold is left out.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
 
+from mesh.attested import attested_by
 from mesh.codec import evidence as codec
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import End, Receipt
+from mesh.core.receipt import MAX_BYTES, End, Receipt, verify_receipt
+from mesh.core.receipt_story import story_of
+from mesh.core.snapshot import TrustBundle
 from mesh.core.types import SpiffeId
+from mesh.identity.log_keys import verify_ed25519
 from mesh.identity.names import dns_name_of
 from mesh.rpc.channels import ChannelPool
 from mesh.rpc.status import from_rpc_error
@@ -34,11 +38,15 @@ class Fetched:
 
 
 class Receipts:
-    """Fetches. `servers` are daemons of the own trust domain; its nodes are asked in this order."""
+    """Fetches. `servers` are daemons of the own trust domain; its nodes are asked in this order. `bundles`
+    say whose records can be verified."""
 
-    def __init__(self, servers: Sequence[Server], pool: ChannelPool) -> None:
+    def __init__(
+        self, servers: Sequence[Server], pool: ChannelPool, bundles: Callable[[], Mapping[str, TrustBundle]]
+    ) -> None:
         self._nodes = [server for server in servers if server.id.kind == "node"]
         self._pool = pool
+        self._bundles = bundles
 
     async def fetch(self, decision: str, ends: Iterable[SpiffeId], wait_s: float) -> Fetched:
         """The ends of the request that was decided under this id; the first is who decided.
@@ -58,7 +66,12 @@ class Receipts:
         missing: dict[SpiffeId, MeshError] = {}
         for node, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, End):
-                found.append(answer)
+                try:
+                    self._check(answer, found)
+                except MeshError as error:
+                    missing[node] = error
+                else:
+                    found.append(answer)
             elif isinstance(answer, MeshError):
                 missing[node] = answer
             else:
@@ -66,6 +79,18 @@ class Receipts:
         if wanted[0] in missing:
             raise missing[wanted[0]]
         return Fetched(Receipt(tuple(found)), missing)
+
+    def _check(self, end: End, others: Sequence[End]) -> None:
+        """One end that does not hold, or is not of the same request, must not spoil the others."""
+        bundles = self._bundles()
+        verified = [
+            verified
+            for each in (*others[:1], end)
+            for verified in verify_receipt(Receipt((each,)), attested_by(bundles), verify_ed25519, 0)
+        ]
+        story_of(verified)
+        if len(Receipt((*others, end)).to_json()) > MAX_BYTES:
+            raise MeshError(Reason.RECEIPT_INVALID, f"a receipt has at most {MAX_BYTES} bytes")
 
     async def _end(self, decision: str, node: SpiffeId, wait_s: float) -> End:
         if node.kind != "node":

@@ -53,7 +53,7 @@ class NodeEvidence:
             return held.envelope if held is not None else None
 
         self.witnessing = Witnessing(
-            log, source.id, board, cosigning(self._pool), record_of, enough=parts.settings.witnesses
+            log, source.id, board, cosigning(self._pool), record_of, clock, enough=parts.settings.witnesses
         )
         self._service = EvidenceService(gate, board, log, self.witness, self.witnessing, proving(self._pool))
 

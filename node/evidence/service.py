@@ -2,7 +2,7 @@
 
 - `Cosign` is for nodes of other authorities about their own logs. Which key a log has is read from that
   node's record in force, never from the request.
-- `Prove` is for whoever a request was made by or for, about that request alone: an entry names other people's
+- `Prove` is for whoever a request was made by or for, about that request alone: an entry names others'
   business, so the rest of the log is nobody else's. Who may not see an entry learns no more than if there
   were none (NOT_FOUND). A client asks nodes of its own authority, which pass the question on to others.
 - `Read` and `ListAlarms` are for administrators of this node's own authority.
@@ -13,6 +13,7 @@ Nothing here is recorded: it decides nothing about anybody's data, and asking mu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ from mesh.evidence.base import EvidenceLog
 from mesh.evidence.entries import ids_in
 from mesh.evidence.witness import Witness
 from mesh.identity.peer import Peer
-from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of
+from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of, refuse_revoked
 from mesh.rpc.pace import Pace, asker_of
 from node.evidence.witnessing import Witnessing
 from node.gate import Gate
@@ -40,6 +41,10 @@ SERVICE_NAME = "sovereign.mesh.v1.Evidence"
 _READ_AT_ONCE = 256
 _READ_BYTES = 512 * 1024
 _RETRY_S = 1.0
+_TICK_S = 1.0
+_LOOKED_AT = 1024
+# Entries that are about the caller and this node, and nobody else.
+_OF_TWO_ENDS = frozenset({"serve", "shard", "release", "cut"})
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 Elsewhere = Callable[[Candidate, codec.Asked], Awaitable[End]]
@@ -64,7 +69,8 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         self._witness = witness
         self._witnessing = witnessing
         self._elsewhere = elsewhere
-        self._pace = Pace()
+        # Apart: asking for receipts must not use up the share by which an authority's logs are witnessed.
+        self._cosigning, self._showing = Pace(), Pace()
         self._open = Streams("receipts")
         self._searching = asyncio.Semaphore(1)
 
@@ -72,7 +78,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         self, request: evidence_pb2.CosignRequest, context: _Context
     ) -> evidence_pb2.CosignResponse:
         """A witness's word on a later checkpoint; see evidence.proto."""
-        peer = self._caller(context, (NODE,))
+        peer = self._caller(context, (NODE,), self._cosigning)
         if peer.id.trust_domain == self._gate.node.trust_domain:
             raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "an authority does not witness its own nodes' logs")
         note, old_size, proof = codec.cosign_from_pb(request)
@@ -85,14 +91,14 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
                 origin_of(peer.id), candidate.record.log_key, note, old_size, proof
             )
         finally:
-            self._spend(peer, began)
+            self._spend(self._cosigning, peer.id, began)
         return evidence_pb2.CosignResponse(signature=line, size=size)
 
     async def Prove(
         self, request: evidence_pb2.ProveRequest, context: _Context
     ) -> evidence_pb2.ProveResponse:
         """The entries about one request, with proofs; see evidence.proto."""
-        peer = self._caller(context, (CLIENT, ADMIN, NODE))
+        peer = self._caller(context, (CLIENT, ADMIN, NODE), self._showing)
         asked = codec.prove_from_pb(request)
         reader = self._reader(peer, asked.requester)
         with self._open.one(asker_of(reader, self._gate.node.trust_domain)):
@@ -105,7 +111,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         try:
             found = await self._found(asked.id, reader)
         finally:
-            self._spend(peer, began)
+            self._spend(self._showing, reader, began)
         if not found:
             raise MeshError(Reason.NOT_FOUND, "expected the id of a request made by or for the caller")
         covering = await self._witnessing.covering(found[-1][0] + 1, asked.wait_s)
@@ -154,7 +160,8 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
 
     async def Read(self, request: evidence_pb2.ReadRequest, context: _Context) -> None:
         """A range of the log, for administrators; see evidence.proto."""
-        self._require_own(self._caller(context, (ADMIN,)))
+        peer = self._caller(context, (ADMIN,), self._showing)
+        self._require_own(peer)
         if request.end and (request.follow or request.end < request.start):
             raise MeshError(Reason.REQUEST_INVALID, "end: expected one after start, and none with follow")
         log, start = self._log, min(request.start, self._log.size)
@@ -163,17 +170,20 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         try:
             await context.write(evidence_pb2.ReadResponse(start=start, size=log.size))
             while True:
+                grown.clear()
                 end = min(request.end or log.size, log.size)
                 while start < end:
+                    self._require_still(peer)
                     entries = await log.entries_in(start, min(end, start + _READ_AT_ONCE))
                     part = _within(entries)
                     await context.write(evidence_pb2.ReadResponse(start=start, entries=part, size=log.size))
                     start += len(part)
                 if not request.follow:
                     return
-                if log.size == start:
-                    grown.clear()
-                    await grown.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK_S):
+                        await grown.wait()
+                self._require_still(peer)
         finally:
             unsubscribe()
 
@@ -181,40 +191,51 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         self, request: evidence_pb2.ListAlarmsRequest, context: _Context
     ) -> evidence_pb2.ListAlarmsResponse:
         """What this node found wrong with others' logs; see evidence.proto."""
-        self._require_own(self._caller(context, (ADMIN,)))
+        self._require_own(self._caller(context, (ADMIN,), self._showing))
         return codec.alarms_to_pb(await self._witness.alarms())
 
-    def _caller(self, context: _Context, kinds: Sequence[str]) -> Peer:
+    def _caller(self, context: _Context, kinds: Sequence[str], pace: Pace) -> Peer:
         gate = self._gate
         peer = caller_of(context, gate.bundles, gate.snapshot, gate.clock(), kinds)
-        self._pace.require(asker_of(peer.id, gate.node.trust_domain), gate.monotonic())
+        pace.require(asker_of(peer.id, gate.node.trust_domain), gate.monotonic())
         return peer
 
     def _require_own(self, peer: Peer) -> None:
         if peer.id.trust_domain != self._gate.node.trust_domain:
             raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "administrators read their own authority's logs")
 
-    def _spend(self, peer: Peer, began: float) -> None:
+    def _require_still(self, peer: Peer) -> None:
+        """A stream ends when its reader may no longer read."""
+        refuse_revoked(peer, self._gate.snapshot)
+        if self._gate.clock() >= peer.not_after:
+            raise MeshError(Reason.IDENTITY_EXPIRED, "the caller's certificate ran out during the call")
+
+    def _spend(self, pace: Pace, asker: SpiffeId, began: float) -> None:
         now = self._gate.monotonic()
-        self._pace.spend(asker_of(peer.id, self._gate.node.trust_domain), now - began, now)
+        pace.spend(asker_of(asker, self._gate.node.trust_domain), now - began, now)
 
     async def _found(self, entry_id: str, reader: SpiffeId) -> list[tuple[int, bytes]]:
         indexes = await self._log.find(entry_id, recent_only=True)
-        if not indexes:
-            # All of the log is read for it: one at a time.
+        home = reader.trust_domain == self._gate.node.trust_domain
+        if not indexes and home:
+            # All of the log is read for it: one at a time, and for the own authority alone.
             if self._searching.locked():
                 raise MeshError(
                     Reason.OVERLOADED, "another search through the log is under way", {}, _RETRY_S
                 )
             async with self._searching:
                 indexes = await self._log.find(entry_id)
-        found = {index: await self._log.entry(index) for index in indexes[:MAX_ENTRIES]}
+        found = {index: await self._log.entry(index) for index in indexes[:_LOOKED_AT]}
         # What a node did on the permit of this decision goes on under an id of its own.
         for other in {own for entry in found.values() for own in ids_in(entry)} - {entry_id}:
             for index in await self._log.find(other, recent_only=True):
-                if len(found) < MAX_ENTRIES and index not in found:
+                if len(found) < _LOOKED_AT and index not in found:
                     found[index] = await self._log.entry(index)
-        return _concerning(sorted(found.items()), reader)
+        concerning = _concerning(sorted(found.items()), reader)
+        if not home:
+            # Whom else a decision was about is not for foreigners to know (mesh/rpc/placement_service.py).
+            concerning = [each for each in concerning if json.loads(each[1])["kind"] in _OF_TWO_ENDS]
+        return concerning[:MAX_ENTRIES]
 
 
 def _concerning(entries: Sequence[tuple[int, bytes]], reader: SpiffeId) -> list[tuple[int, bytes]]:

@@ -119,8 +119,10 @@ class Sight:
             )
 
     def summary(self) -> dict[str, int]:
-        """How many groups there are at each level: what the evidence says of it."""
-        return {level.word: count for level, count in sorted(Counter(self.levels.values()).items())}
+        """How many groups there are at each level: what the evidence says of it, which the requester may be
+        shown. So groups that it may know nothing of are not counted."""
+        counts = Counter(level for level in self.levels.values() if level > ReleaseLevel.NOTHING)
+        return {level.word: count for level, count in sorted(counts.items())}
 
 
 class Cutter:

@@ -165,6 +165,37 @@ async def test_other_peoples_requests_are_nobodys_business(tmp_path: Path) -> No
         assert unknown.value.message == refused.value.message  # no telling them apart
 
 
+async def test_a_foreign_placer_shows_nothing_of_third_parties(tmp_path: Path) -> None:
+    """What Place keeps from a foreign caller, the log does not tell either."""
+    async with three(tmp_path) as (mesh, _):
+        home, abroad = mesh["FR"], mesh["DE"].nodes["fra-1"]
+        caller = home.caller("bank/desk")
+        placed = await caller.place(PUBLIC, at=abroad)
+        assert isinstance(abroad.log, MemoryDecisionLog)
+        assert any("us.mesh.example" in str(entry) for entry in abroad.log.entries)
+        async with client_of(mesh, "FR", "bank/desk") as client:
+            with pytest.raises(MeshError) as refused:
+                await client.receipts(placed.decision.id, [abroad.id], wait_s=0)
+            assert refused.value.reason is Reason.NOT_FOUND
+
+
+async def test_an_end_that_lies_does_not_spoil_the_others(tmp_path: Path) -> None:
+    async with three(tmp_path) as (mesh, client):
+        far = mesh["FR"].nodes["par-1"]
+        context = RequestContext.of(["internal"], "contracts/drafting", allowed_jurisdictions=["FR"])
+        done = await collect(client.chat("scripted", "hello", context=context))
+        assert isinstance(far.log, MemoryDecisionLog)
+
+        async def wrong(index: int, size: int) -> tuple[bytes, ...]:
+            return (bytes(32),) * 3
+
+        far.log.inclusion = wrong  # type: ignore[method-assign]
+        fetched = await client.receipt(done.decision, [far.id], wait_s=10)
+        assert list(fetched.missing) == [far.id]
+        assert fetched.missing[far.id].reason is Reason.RECEIPT_INVALID
+        assert kinds(checked(mesh, fetched.receipt)) == [["place"]]
+
+
 async def test_without_witnesses_it_says_so(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "DE") as mesh:
         await mesh["DE"].node("fra-1", evidence=tmp_path / "witness")

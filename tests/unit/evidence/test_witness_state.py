@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from mesh.core.errors import MeshError, Reason
-from mesh.core.notes import COSIGNATURE, ED25519, Checkpoint, Note, VerifierKey, parse_note, sign, verify
+from mesh.core.notes import (
+    COSIGNATURE,
+    ED25519,
+    Checkpoint,
+    Note,
+    Signature,
+    VerifierKey,
+    parse_note,
+    sign,
+    verify,
+)
 from mesh.core.types import SpiffeId
 from mesh.evidence import MemoryDecisionLog
-from mesh.evidence.witness import MAX_ALARMS_OF_A_LOG, Witness
+from mesh.evidence.witness import MAX_ALARMS_OF_A_KIND, MAX_KEYS_OF_A_LOG, Witness
 from mesh.identity import private_files
 from mesh.identity.log_keys import LogKey, verify_ed25519
 
@@ -39,7 +51,7 @@ async def shown(to: Witness, log: MemoryDecisionLog, old: int, key: LogKey = LOG
 
 
 def files(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def refused(reason: Reason):
@@ -100,11 +112,67 @@ async def test_a_log_that_begins_anew_under_another_key_is_an_alarm(tmp_path: Pa
     assert line
     (alarm,) = await witness(tmp_path).alarms()
     assert alarm.finding == "new-key"
-    # Whoever goes back to the first key is found out as well, and alarms do not fill the disk.
-    for number in range(2 * MAX_ALARMS_OF_A_LOG):
-        key = (LOG, OTHER)[number % 2]
-        await shown(witness(tmp_path), await log_of(*"abcdef"[: number % 5 + 1], key=key), 0, key)
-    assert len(await witness(tmp_path).alarms()) <= MAX_ALARMS_OF_A_LOG
+    # Whoever goes back to the first key goes on where that was, and no history of its is signed twice.
+    with refused(Reason.LOG_ROLLED_BACK):
+        await shown(witness(tmp_path), await log_of("z"), 0)
+    with refused(Reason.LOG_FORKED):
+        await shown(witness(tmp_path), await log_of("a", "z"), 0)
+    grown = await log_of("a", "b", "c")
+    assert (await shown(witness(tmp_path), grown, 2))[1] == 3
+    found = await witness(tmp_path).alarms()
+    assert sorted(alarm.finding for alarm in found) == ["fork", "new-key", "rollback"]
+
+
+async def test_keys_and_alarms_do_not_fill_the_disk_nor_hide_a_fork(tmp_path: Path) -> None:
+    await shown(witness(tmp_path), await log_of("a", "b"), 0)
+    for _ in range(MAX_KEYS_OF_A_LOG - 1):
+        key = LogKey.generate()
+        await shown(witness(tmp_path), await log_of("x", key=key), 0, key)
+    with refused(Reason.LOG_FORKED):
+        await shown(witness(tmp_path), await log_of("x", key=OTHER), 0, OTHER)
+    with refused(Reason.LOG_FORKED):
+        await shown(witness(tmp_path), await log_of("a", "z"), 0)
+    findings = [alarm.finding for alarm in await witness(tmp_path).alarms()]
+    assert findings.count("new-key") == MAX_ALARMS_OF_A_KIND
+    assert findings.count("fork") == 1
+    assert len(files(tmp_path)) == MAX_KEYS_OF_A_LOG + MAX_ALARMS_OF_A_KIND + 1
+
+
+async def test_what_others_add_to_a_checkpoint_is_not_kept(tmp_path: Path) -> None:
+    log = await log_of("a")
+    note = parse_note((await log.checkpoint()).note)
+    stuffed = note.signed(*(Signature(f"x{n}", b"1234", b"y" * 100) for n in range(60)))
+    await witness(tmp_path).cosign(ORIGIN, LOG.public, bytes(stuffed), 0, ())
+    (file,) = files(tmp_path)
+    assert json.loads(file.read_bytes())["note"].encode() == bytes(note)
+    extended = Checkpoint(ORIGIN, 1, bytes(32), ("more",))
+    own = VerifierKey(ORIGIN, ED25519, LOG.public)
+    with refused(Reason.NOTE_INVALID):
+        line = sign(extended.text, own, LOG.sign)
+        await witness(tmp_path).cosign(ORIGIN, LOG.public, bytes(Note(extended.text, (line,))), 0, ())
+
+
+async def test_a_caller_that_goes_away_parts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on disk, what is remembered and what was signed are one, also if the call is cancelled."""
+    here = witness(tmp_path)
+    store, begun, go_on = here._store, threading.Event(), threading.Event()
+
+    def slowly(origin: str, seen: object) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        store(origin, seen)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(here, "_store", slowly)
+    first = asyncio.create_task(shown(here, await log_of("a", "b"), 0))
+    assert await asyncio.to_thread(begun.wait, 20)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(shown(here, await log_of("a", "z"), 0))
+    await asyncio.sleep(0)
+    go_on.set()
+    with refused(Reason.LOG_FORKED):
+        await second
+    assert (await shown(witness(tmp_path), await log_of("a", "b"), 2))[1] == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff", None])
