@@ -25,8 +25,8 @@ import grpc
 from control.cli.node_link import open_evidence
 from control.cli.session import call
 from mesh.core.audit_entries import Leaf
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import origin_of
 from mesh.core.strict_json import MAX_ENTRY_BYTES
 from mesh.core.text import shortened
 from mesh.evidence.offline import origin_in, read_entries, size_of

@@ -11,9 +11,10 @@ import typer
 
 from control.cli.output import Output, OutputOption, emit, progress
 from mesh.attested import attested_by
+from mesh.core.cosigned import WITNESSES, origin_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import Frontier, leaf_hash
-from mesh.core.receipt import MAX_BYTES, WITNESSES, Receipt, VerifiedEnd, origin_of, verify_receipt
+from mesh.core.receipt import MAX_BYTES, Receipt, VerifiedEnd, verify_receipt
 from mesh.core.receipt_story import story_of
 from mesh.core.snapshot import TrustBundle
 from mesh.evidence.offline import read_entries

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mesh.core.cosigned import MAX_NOTE_CHARS, MAX_WITNESSES
 from mesh.core.errors import MeshError, Reason
 from mesh.core.merkle import HASH_BYTES, MAX_PROOF_HASHES
-from mesh.core.receipt import MAX_ENTRIES, MAX_NOTE_CHARS, MAX_WITNESSES, End, ProvenEntry
+from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry
 from mesh.core.records import MAX_ENVELOPE_BYTES
 from mesh.core.text import shortened
 from mesh.core.tiles import MAX_ENTRY_BYTES

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.notes import (
     COSIGNATURE,
@@ -31,7 +32,6 @@ from mesh.core.notes import (
     sign,
     verify,
 )
-from mesh.core.receipt import origin_of
 from mesh.core.types import SpiffeId
 from mesh.core.witness import MAX_ALARMS, REASONS, Alarm, Behind, Finding, Wrong, judge
 from mesh.evidence.base import Signer, damaged, unavailable

@@ -21,8 +21,9 @@ import grpc
 
 from mesh.board import Board
 from mesh.codec import evidence as codec
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry, origin_of
+from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry
 from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId
 from mesh.evidence.base import EvidenceLog
