@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.log_range import RangeCheck, RangeProof, entry_line
 from mesh.core.notes import Checkpoint, parse_note
+from mesh.core.types import SpiffeId
 from mesh.identity.private_files import writing_file
 from mesh.rpc.status import from_rpc_error
 from sovereign.mesh.v1 import evidence_pb2
@@ -93,33 +95,47 @@ async def _range_of(source: NodeSource, period: Period, trouble: Trouble) -> tup
 
 
 async def _fetch(name: str, profile: Path | None, start: int, end: int, file: BinaryIO) -> RangeProof:
-    """Writes what the node shows, and holds it against its own proof on the way; PEER_MISBEHAVED."""
     request = evidence_pb2.ProveRangeRequest(start=start, end=end, wait_ms=round(WAIT_S * 1000))
     async with open_evidence(profile, name) as (node, evidence):
         reading = evidence.ProveRange(request)
         try:
-            proof: RangeProof | None = None
-            async for part in reading:
-                if proof is None:
-                    proof = codec.range_proof_from_pb(part.proof, node)
-                    if proof.first != start or (end and proof.last + 1 != end):
-                        raise _misbehaved("the range that was asked for")
-                    check, index = RangeCheck(proof, _tree(proof)), start
-                    file.write(proof.to_line())
-                for at, entry in enumerate(part.entries, part.start):
-                    if at != index or at > proof.last:
-                        raise _misbehaved("the entries of the range in their order")
-                    check.add(entry)
-                    file.write(entry_line(at, entry))
-                    index += 1
+            return await write_range(reading, node, start, end, file)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
         finally:
             reading.cancel()
+
+
+async def write_range(
+    parts: AsyncIterable[evidence_pb2.ProveRangeResponse],
+    node: SpiffeId,
+    start: int,
+    end: int,
+    file: BinaryIO,
+) -> RangeProof:
+    """Writes what `node` shows of [start, end), and holds it against its own proof on the way.
+
+    PEER_MISBEHAVED if it is not the range that was asked for, PROOF_INVALID, NOTE_INVALID if that does not
+    hold. Whether the signatures do is not looked at.
+    """
+    proof: RangeProof | None = None
+    async for part in parts:
         if proof is None:
-            raise _misbehaved("a proof before all else")
-        check.finish()
-        return proof
+            proof = codec.range_proof_from_pb(part.proof, node)
+            if proof.first != start or (end and proof.last + 1 != end):
+                raise _misbehaved("the range that was asked for")
+            check, index = RangeCheck(proof, _tree(proof)), start
+            file.write(proof.to_line())
+        for at, entry in enumerate(part.entries, part.start):
+            if at != index or at > proof.last:
+                raise _misbehaved("the entries of the range in their order")
+            check.add(entry)
+            file.write(entry_line(at, entry))
+            index += 1
+    if proof is None:
+        raise _misbehaved("a proof before all else")
+    check.finish()
+    return proof
 
 
 def _tree(proof: RangeProof) -> Checkpoint:
