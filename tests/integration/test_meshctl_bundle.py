@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import random
 from pathlib import Path
 
 import pytest
 
-from mesh.core.log_range import RangeProof
+from mesh.attested import attested_by
+from mesh.core.errors import MeshError, Reason
+from mesh.core.log_range import RangeProof, verify_range
+from mesh.identity.log_keys import verify_ed25519
 from mesh.sdk.profile import Profile
 from tests.integration.test_meshctl_audit import PUBLIC, Desk, desk
 from tests.support.audit_log import AT, place
@@ -98,6 +103,15 @@ async def test_what_was_altered_or_is_not_witnessed_enough_does_not_hold(desk: D
     ):
         other.write_bytes(changed)
         assert (await desk.verify(other, code=1))["error"]["reason"] == "RECEIPT_INVALID"
+    opener = attested_by({bundle.trust_domain: bundle for bundle in desk.mesh.bundles})
+    verify_range(io.BytesIO(data).readline, opener, verify_ed25519)
+    chance = random.Random(7)
+    for _ in range(150):
+        at = chance.randrange(len(data))
+        flipped = data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :]
+        with pytest.raises(MeshError) as refused:
+            verify_range(io.BytesIO(flipped).readline, opener, verify_ed25519)
+        assert refused.value.reason is Reason.RECEIPT_INVALID, at
     assert (await desk.verify(file, "--witnesses", 3, code=1))["error"]["reason"] == "RECEIPT_UNWITNESSED"
     lacking = await desk.json("audit", "verify", file, *desk.trust[:2], code=1)
     assert lacking["error"]["reason"] == "RECEIPT_INVALID"

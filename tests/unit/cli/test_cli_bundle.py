@@ -1,4 +1,4 @@
-"""Bundles at a desk: what a node shows is held against its own proof, and files are read as they are meant."""
+"""Bundles at a desk: what a node shows is held against its own proof, and files are read as logs."""
 
 from __future__ import annotations
 

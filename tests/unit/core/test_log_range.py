@@ -52,7 +52,6 @@ def test_it_says_what_it_proves_and_what_not() -> None:
     assert {each.at for each in found.witnessed} == {SEEN}
 
 
-@pytest.mark.slow
 def test_every_range_under_every_later_checkpoint_holds() -> None:
     log = log_of(7)
     for size in range(1, 8):
@@ -61,7 +60,6 @@ def test_every_range_under_every_later_checkpoint_holds() -> None:
                 log.verify(log.file(first, last, size))
 
 
-@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_what_is_written_is_read(data: st.DataObject) -> None:
@@ -78,7 +76,6 @@ def test_what_is_written_is_read(data: st.DataObject) -> None:
     log.verify(file.getvalue())
 
 
-@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_what_was_before_a_leaf_is_in_its_proof(size: int, data: st.DataObject) -> None:
