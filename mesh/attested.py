@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mesh.codec.records import node_record_from_payload
+from mesh.core.cosigned import Attested, Opener
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import Attested, Opener
 from mesh.core.records import RecordKey, RecordType, check_place
 from mesh.core.snapshot import TrustBundle
 from mesh.identity.signing import began_at, open_envelope

@@ -16,6 +16,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from control.cli.audit_bundle import export_bundle
 from control.cli.audit_options import (
     CallerOption,
     ClassOption,
@@ -50,13 +51,16 @@ class Format(StrEnum):
 
     JSONL = "jsonl"
     CSV = "csv"
+    BUNDLE = "bundle"
 
 
 def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write, mode 0600.", dir_okay=False)],
     log: LogOption = None,
     node: ReadNodeOption = None,
-    format: Annotated[Format, typer.Option("--format", help="jsonl keeps entries whole.")] = Format.JSONL,
+    format: Annotated[
+        Format, typer.Option("--format", help="jsonl keeps entries whole; a bundle proves that it does.")
+    ] = Format.JSONL,
     kind: KindOption = None,
     since: SinceOption = "",
     until: UntilOption = "",
@@ -73,10 +77,15 @@ def export(
 ) -> None:
     """Write entries to a file: JSON lines, which --log reads again, or CSV for spreadsheets.
 
-    Entries that cannot be read are in a JSONL export of everything, as such; never in CSV.
+    Entries that cannot be read are in a JSONL export of everything, as such; never in CSV. A bundle is a
+    whole range of one running node's log, signed and witnessed, for audit verify: the smallest that has all
+    entries from --from to before --to.
     """
     wanted = chosen(kind, since, until, caller, data_class, purpose, outcome, from_country, to_country, id)
     _require_new(out, force)
+    if format is Format.BUNDLE:
+        export_bundle(out, log, node, wanted, profile, output, replace=force)
+        return
 
     async def work(write: Callable[[Leaf, LoggedEntry | None], None]) -> tuple[int, Trouble]:
         trouble, written = Trouble(), 0

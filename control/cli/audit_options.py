@@ -16,7 +16,7 @@ LogOption = Annotated[
     typer.Option(
         "--log",
         help="A log: a daemon's state directory, the folder of one log, a file or folder of exported JSON"
-        ' lines, or "-" for standard input. Repeatable.',
+        ' lines, a bundle, or "-" for standard input. Repeatable.',
         metavar="PATH",
     ),
 ]

@@ -1,7 +1,8 @@
 """Where `meshctl audit` reads entries from. Each kind of log is one class behind `EntrySource`.
 
 Folders of logs as daemons write them; the logs of running nodes; files of JSON lines, one entry a line, or
-as `meshctl audit export` writes them, with log and index stated; folders of such files; standard input. What
+as `meshctl audit export` writes them, with log and index stated; folders of such files; bundles
+(log_files.py); standard input. What
 an entry holds is not looked at here: whoever gets a leaf reads it as hostile bytes
 (mesh/core/audit_entries.py). A line that is too long is cut, to more than an entry may have.
 """
@@ -13,7 +14,6 @@ import contextlib
 import json
 import os
 import re
-import stat
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,11 +22,12 @@ from typing import BinaryIO, Protocol
 
 import grpc
 
+from control.cli.log_files import BundleSource, is_bundle, opened
 from control.cli.node_link import open_evidence
 from control.cli.session import call
 from mesh.core.audit_entries import Leaf
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import origin_of
 from mesh.core.strict_json import MAX_ENTRY_BYTES
 from mesh.core.text import shortened
 from mesh.evidence.offline import origin_in, read_entries, size_of
@@ -115,17 +116,7 @@ class LinesSource:
         if self._path == STDIN:
             yield sys.stdin.buffer
             return
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            raise MeshError(Reason.NOT_FOUND, f"expected a log at {self._origin}") from None
-        except OSError as error:
-            raise MeshError(
-                Reason.CONFIG_INVALID, f"{self._origin} cannot be read: {error.strerror}"
-            ) from None
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise MeshError(Reason.CONFIG_INVALID, f"{self._origin}: expected a regular file or a folder")
+        with opened(self._path) as file:
             yield file
 
 
@@ -227,7 +218,10 @@ def open_sources(
         found.extend(FolderSource(folder, poll_s=poll_s) for folder in folders)
         if not folders:
             files = _files_in(path) if path != STDIN and path.is_dir() else [path]
-            found.extend(LinesSource(file, poll_s=poll_s) for file in files)
+            found.extend(
+                BundleSource(file) if file != STDIN and is_bundle(file) else LinesSource(file, poll_s=poll_s)
+                for file in files
+            )
     if len(found) > MAX_SOURCES:
         raise MeshError(Reason.REQUEST_INVALID, f"expected at most {MAX_SOURCES} logs at once")
     return found

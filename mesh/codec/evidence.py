@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mesh.core.cosigned import MAX_NOTE_CHARS, MAX_WITNESSES
 from mesh.core.errors import MeshError, Reason
+from mesh.core.log_range import MAX_RANGE, RangeProof
 from mesh.core.merkle import HASH_BYTES, MAX_PROOF_HASHES
-from mesh.core.receipt import MAX_ENTRIES, MAX_NOTE_CHARS, MAX_WITNESSES, End, ProvenEntry
+from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry
 from mesh.core.records import MAX_ENVELOPE_BYTES
 from mesh.core.text import shortened
 from mesh.core.tiles import MAX_ENTRY_BYTES
@@ -74,11 +76,56 @@ def end_from_pb(answer: evidence_pb2.ProveResponse, node: SpiffeId) -> End:
     """What `node` shows; PEER_MISBEHAVED if it is not of the form. Whether it holds is not looked at here."""
     if not 1 <= len(answer.entries) <= MAX_ENTRIES or len(answer.witnesses) > MAX_WITNESSES:
         raise _misbehaved(f"1 to {MAX_ENTRIES} entries and at most {MAX_WITNESSES} witnesses")
-    envelopes = (answer.record, *answer.witnesses)
-    if len(answer.checkpoint) > MAX_NOTE_CHARS or any(len(e) > MAX_ENVELOPE_BYTES for e in envelopes):
-        raise _misbehaved("a checkpoint and records within their limits")
+    envelopes = _envelopes(answer)
     return End(
         node, tuple(map(_entry, answer.entries)), answer.checkpoint.encode(), envelopes[0], envelopes[1:]
+    )
+
+
+class AskedRange(NamedTuple):
+    """Which entries are to be proved, [start, end), `end` 0 for the log's present end; seconds to wait."""
+
+    start: int
+    end: int
+    wait_s: float
+
+
+def prove_range_from_pb(request: evidence_pb2.ProveRangeRequest) -> AskedRange:
+    """Raises REQUEST_INVALID."""
+    if request.end and not 0 < request.end - request.start <= MAX_RANGE:
+        raise MeshError(Reason.REQUEST_INVALID, f"end: expected 1 to {MAX_RANGE} entries after start")
+    if request.wait_ms > MAX_WAIT_MS:
+        raise MeshError(Reason.REQUEST_INVALID, f"wait_ms: expected at most {MAX_WAIT_MS}")
+    return AskedRange(request.start, request.end, request.wait_ms / 1000)
+
+
+def range_proof_to_pb(proof: RangeProof) -> evidence_pb2.RangeProof:
+    """Writes it; the node is known by who answers."""
+    return evidence_pb2.RangeProof(
+        start=proof.first,
+        end=proof.last + 1,
+        checkpoint=proof.checkpoint.decode(),
+        record=proof.record,
+        witnesses=proof.witnesses,
+        inclusion=proof.inclusion,
+        consistency=proof.consistency,
+    )
+
+
+def range_proof_from_pb(proof: evidence_pb2.RangeProof, node: SpiffeId) -> RangeProof:
+    """What `node` shows; PEER_MISBEHAVED if it is not of the form. Whether it holds is not looked at here."""
+    if not 0 < proof.end - proof.start <= MAX_RANGE or len(proof.witnesses) > MAX_WITNESSES:
+        raise _misbehaved(f"1 to {MAX_RANGE} entries and at most {MAX_WITNESSES} witnesses")
+    envelopes = _envelopes(proof)
+    return RangeProof(
+        node,
+        proof.start,
+        proof.end - 1,
+        proof.checkpoint.encode(),
+        envelopes[0],
+        envelopes[1:],
+        _proof(proof.inclusion, Reason.PEER_MISBEHAVED),
+        _proof(proof.consistency, Reason.PEER_MISBEHAVED),
     )
 
 
@@ -114,6 +161,14 @@ def alarms_from_pb(answer: evidence_pb2.ListAlarmsResponse) -> tuple[Alarm, ...]
         )
         for each in answer.alarms
     )
+
+
+def _envelopes(answer: evidence_pb2.ProveResponse | evidence_pb2.RangeProof) -> tuple[bytes, ...]:
+    """The records, the log's own first, if these and the checkpoint are within their limits."""
+    envelopes = (answer.record, *answer.witnesses)
+    if len(answer.checkpoint) > MAX_NOTE_CHARS or any(len(e) > MAX_ENVELOPE_BYTES for e in envelopes):
+        raise _misbehaved("a checkpoint and records within their limits")
+    return envelopes
 
 
 def _entry(entry: evidence_pb2.ProvenEntry) -> ProvenEntry:

@@ -69,6 +69,26 @@ class Frontier:
         made._roots = [read(level, index) for level, index in _complete_subtrees(0, size)]
         return made
 
+    @classmethod
+    def before(cls, leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> Frontier:
+        """The frontier of the tree as it was before the leaf at `index`, out of the proof that it is there.
+
+        What is left of the way from the root to a leaf are the largest complete subtrees of all before it.
+        Raises PROOF_INVALID as `verify_inclusion` does.
+        """
+        verify_inclusion(leaf, index, size, proof, root)
+        made = cls()
+        made.size = index
+        start, end = 0, size
+        for sibling in reversed(proof):
+            middle = start + _split(end - start)
+            if index < middle:
+                end = middle
+            else:
+                made._roots.append(sibling)
+                start = middle
+        return made
+
     def append(self, leaf: bytes) -> None:
         """One more leaf hash."""
         root, below = leaf, self.size

@@ -1,7 +1,8 @@
-"""What a verified receipt proves, in words, and what it does not.
+"""What a verified receipt or a verified range of a log proves, in words, and what it does not.
 
-The ends are held against each other first: a log's entries prove something about a request only if they speak
-of the same one. What links them is the decision's id, which the permit carries from one end to the other.
+The ends of a receipt are held against each other first: a log's entries prove something about a request only
+if they speak of the same one. What links them is the decision's id, which the permit carries from one end to
+the other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from mesh.core.cosigned import VerifiedCheckpoint, origin_of
 from mesh.core.errors import MeshError, Reason
+from mesh.core.log_range import VerifiedRange
 from mesh.core.receipt import VerifiedEnd
 from mesh.core.text import shortened
 
@@ -24,6 +27,10 @@ NOT_PROVEN = (
     "where a machine stands or who controls it: that is what its authority states",
     "what was asked or answered: no payload is in any log",
     "that certificates which were good then have not been revoked since",
+)
+_NOT_OF_THE_PERIOD = (
+    "that no other entry is of this period: entries are in the order in which they were logged, and the times"
+    " in them are those of the node's own clock"
 )
 _NO_WITNESS = "that {} has not rewritten its log since: nobody else has cosigned it"
 
@@ -48,6 +55,19 @@ def story_of(ends: Sequence[VerifiedEnd]) -> Story:
         proven.append(_witnessed(end))
     lacking = tuple(_NO_WITNESS.format(end.node) for end in ends if not end.witnessed)
     return Story(tuple(sorted(decisions)), tuple(proven), (*lacking, *NOT_PROVEN))
+
+
+def story_of_range(found: VerifiedRange) -> Story:
+    """The story of a range whose proofs hold. It is about no decision in particular."""
+    count = found.last - found.first + 1
+    proven = [
+        f"entries {found.first} to {found.last} of the log of {origin_of(found.node)} are these {count:,}:"
+        " all of them, in this order, as they were logged"
+    ]
+    if found.times is not None:
+        proven.append(f"they state times from {_time(found.times[0])} to {_time(found.times[1])}")
+    lacking = () if found.witnessed else (_NO_WITNESS.format(found.node),)
+    return Story((), (*proven, _witnessed(found)), (*lacking, _NOT_OF_THE_PERIOD, *NOT_PROVEN))
 
 
 def _decided(end: VerifiedEnd) -> set[str]:
@@ -97,7 +117,7 @@ def _line(end: VerifiedEnd, index: int, entry: Mapping[str, Any]) -> str:
     return f"{end.node} logged as entry {index}, {_time(entry.get('at'))}: {shortened(what, _MAX_CHARS)}"
 
 
-def _witnessed(end: VerifiedEnd) -> str:
+def _witnessed(end: VerifiedCheckpoint) -> str:
     size, root = end.checkpoint.size, end.checkpoint.root.hex()[:16]
     whole = f"that is part of its log of {size} entries with the root {root}…"
     if not end.witnessed:

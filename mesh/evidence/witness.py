@@ -26,6 +26,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from mesh.core.bounded import Bounded
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.notes import (
     COSIGNATURE,
@@ -37,7 +38,6 @@ from mesh.core.notes import (
     sign,
     verify,
 )
-from mesh.core.receipt import origin_of
 from mesh.core.types import SpiffeId
 from mesh.core.witness import MAX_ALARMS, REASONS, Alarm, Behind, Finding, Wrong, judge
 from mesh.evidence.base import Signer, damaged, unavailable

@@ -5,7 +5,7 @@
 - `Prove` is for whoever a request was made by or for, about that request alone: an entry names others'
   business, so the rest of the log is nobody else's. Who may not see an entry learns no more than if there
   were none (NOT_FOUND). A client asks nodes of its own authority, which pass the question on to others.
-- `Read` and `ListAlarms` are for administrators of this node's own authority.
+- `Read`, `ProveRange` and `ListAlarms` are for administrators of this node's own authority.
 
 Nothing here is recorded: it decides nothing about anybody's data, and asking must not fill the log.
 """
@@ -22,11 +22,13 @@ import grpc
 
 from mesh.board import Board
 from mesh.codec import evidence as codec
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry, origin_of
+from mesh.core.log_range import MAX_RANGE, RangeProof
+from mesh.core.receipt import MAX_ENTRIES, End, ProvenEntry
 from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId
-from mesh.evidence.base import EvidenceLog
+from mesh.evidence.base import EvidenceLog, not_there
 from mesh.evidence.entries import ids_in
 from mesh.evidence.witness import Witness
 from mesh.identity.peer import Peer
@@ -186,6 +188,39 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
                 self._require_still(peer)
         finally:
             unsubscribe()
+
+    async def ProveRange(self, request: evidence_pb2.ProveRangeRequest, context: _Context) -> None:
+        """A range whole, with its proof, for administrators; see evidence.proto."""
+        peer = self._caller(context, (ADMIN,), self._showing)
+        self._require_own(peer)
+        asked = codec.prove_range_from_pb(request)
+        log, start, end = self._log, asked.start, asked.end or self._log.size
+        if not start < end <= log.size:
+            raise not_there(f"a range within the log's {log.size} entries")
+        if end - start > MAX_RANGE:
+            raise MeshError(Reason.REQUEST_INVALID, f"end: expected at most {MAX_RANGE} entries after start")
+        covering = await self._witnessing.covering(end, asked.wait_s)
+        began = self._gate.monotonic()
+        proof = RangeProof(
+            self._gate.node,
+            start,
+            end - 1,
+            covering.note,
+            covering.record,
+            covering.records,
+            await log.inclusion(start, covering.size),
+            await log.consistency(end, covering.size),
+        )
+        self._spend(self._showing, peer.id, began)
+        await context.write(evidence_pb2.ProveRangeResponse(proof=codec.range_proof_to_pb(proof)))
+        while start < end:
+            self._require_still(peer)
+            # What counts is the reading, not how fast it is taken.
+            began = self._gate.monotonic()
+            part = _within(await log.entries_in(start, min(end, start + _READ_AT_ONCE)))
+            self._spend(self._showing, peer.id, began)
+            await context.write(evidence_pb2.ProveRangeResponse(start=start, entries=part))
+            start += len(part)
 
     async def ListAlarms(
         self, request: evidence_pb2.ListAlarmsRequest, context: _Context

@@ -16,9 +16,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.notes import COSIGNATURE, Note, Signature, VerifierKey, parse_note, verify
-from mesh.core.receipt import origin_of
 from mesh.core.records import CLOCK_TOLERANCE_S
 from mesh.core.snapshot import Candidate
 from mesh.core.types import SpiffeId

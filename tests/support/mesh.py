@@ -23,7 +23,7 @@ from typing import Any
 
 from mesh import codec
 from mesh.board import Board
-from mesh.core.receipt import origin_of
+from mesh.core.cosigned import origin_of
 from mesh.core.records import COVERED_BY_HEADS, RecordKey, RecordType
 from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, Snapshot, TrustBundle

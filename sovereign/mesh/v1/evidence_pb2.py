@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sovereign/mesh/v1/evidence.proto\x12\x11sovereign.mesh.v1\"D\n\rCosignRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\r\n\x05proof\x18\x03 \x03(\x0c\"1\n\x0e\x43osignResponse\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"L\n\x0cProveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x11\n\trequester\x18\x04 \x01(\t\"w\n\rProveResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.ProvenEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\x0c\x12\x11\n\twitnesses\x18\x04 \x03(\x0c\":\n\x0bProvenEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"9\n\x0bReadRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"<\n\x0cReadResponse\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x13\n\x11ListAlarmsRequest\">\n\x12ListAlarmsResponse\x12(\n\x06\x61larms\x18\x01 \x03(\x0b\x32\x18.sovereign.mesh.v1.Alarm\"c\n\x05\x41larm\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0f\n\x07\x66inding\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\n\n\x02\x61t\x18\x04 \x01(\x01\x12\x0c\n\x04seen\x18\x05 \x01(\t\x12\x0f\n\x07offered\x18\x06 \x01(\t2\xcb\x02\n\x08\x45vidence\x12M\n\x06\x43osign\x12 .sovereign.mesh.v1.CosignRequest\x1a!.sovereign.mesh.v1.CosignResponse\x12J\n\x05Prove\x12\x1f.sovereign.mesh.v1.ProveRequest\x1a .sovereign.mesh.v1.ProveResponse\x12I\n\x04Read\x12\x1e.sovereign.mesh.v1.ReadRequest\x1a\x1f.sovereign.mesh.v1.ReadResponse0\x01\x12Y\n\nListAlarms\x12$.sovereign.mesh.v1.ListAlarmsRequest\x1a%.sovereign.mesh.v1.ListAlarmsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sovereign/mesh/v1/evidence.proto\x12\x11sovereign.mesh.v1\"D\n\rCosignRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\r\n\x05proof\x18\x03 \x03(\x0c\"1\n\x0e\x43osignResponse\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"L\n\x0cProveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x11\n\trequester\x18\x04 \x01(\t\"w\n\rProveResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.ProvenEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\x0c\x12\x11\n\twitnesses\x18\x04 \x03(\x0c\":\n\x0bProvenEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"9\n\x0bReadRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"<\n\x0cReadResponse\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\"@\n\x11ProveRangeRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"b\n\x12ProveRangeResponse\x12,\n\x05proof\x18\x01 \x01(\x0b\x32\x1d.sovereign.mesh.v1.RangeProof\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x03(\x0c\"\x87\x01\n\nRangeProof\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x0e\n\x06record\x18\x04 \x01(\x0c\x12\x11\n\twitnesses\x18\x05 \x03(\x0c\x12\x11\n\tinclusion\x18\x06 \x03(\x0c\x12\x13\n\x0b\x63onsistency\x18\x07 \x03(\x0c\"\x13\n\x11ListAlarmsRequest\">\n\x12ListAlarmsResponse\x12(\n\x06\x61larms\x18\x01 \x03(\x0b\x32\x18.sovereign.mesh.v1.Alarm\"c\n\x05\x41larm\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0f\n\x07\x66inding\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\n\n\x02\x61t\x18\x04 \x01(\x01\x12\x0c\n\x04seen\x18\x05 \x01(\t\x12\x0f\n\x07offered\x18\x06 \x01(\t2\xa8\x03\n\x08\x45vidence\x12M\n\x06\x43osign\x12 .sovereign.mesh.v1.CosignRequest\x1a!.sovereign.mesh.v1.CosignResponse\x12J\n\x05Prove\x12\x1f.sovereign.mesh.v1.ProveRequest\x1a .sovereign.mesh.v1.ProveResponse\x12I\n\x04Read\x12\x1e.sovereign.mesh.v1.ReadRequest\x1a\x1f.sovereign.mesh.v1.ReadResponse0\x01\x12[\n\nProveRange\x12$.sovereign.mesh.v1.ProveRangeRequest\x1a%.sovereign.mesh.v1.ProveRangeResponse0\x01\x12Y\n\nListAlarms\x12$.sovereign.mesh.v1.ListAlarmsRequest\x1a%.sovereign.mesh.v1.ListAlarmsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READREQUEST']._serialized_end=492
   _globals['_READRESPONSE']._serialized_start=494
   _globals['_READRESPONSE']._serialized_end=554
-  _globals['_LISTALARMSREQUEST']._serialized_start=556
-  _globals['_LISTALARMSREQUEST']._serialized_end=575
-  _globals['_LISTALARMSRESPONSE']._serialized_start=577
-  _globals['_LISTALARMSRESPONSE']._serialized_end=639
-  _globals['_ALARM']._serialized_start=641
-  _globals['_ALARM']._serialized_end=740
-  _globals['_EVIDENCE']._serialized_start=743
-  _globals['_EVIDENCE']._serialized_end=1074
+  _globals['_PROVERANGEREQUEST']._serialized_start=556
+  _globals['_PROVERANGEREQUEST']._serialized_end=620
+  _globals['_PROVERANGERESPONSE']._serialized_start=622
+  _globals['_PROVERANGERESPONSE']._serialized_end=720
+  _globals['_RANGEPROOF']._serialized_start=723
+  _globals['_RANGEPROOF']._serialized_end=858
+  _globals['_LISTALARMSREQUEST']._serialized_start=860
+  _globals['_LISTALARMSREQUEST']._serialized_end=879
+  _globals['_LISTALARMSRESPONSE']._serialized_start=881
+  _globals['_LISTALARMSRESPONSE']._serialized_end=943
+  _globals['_ALARM']._serialized_start=945
+  _globals['_ALARM']._serialized_end=1044
+  _globals['_EVIDENCE']._serialized_start=1047
+  _globals['_EVIDENCE']._serialized_end=1471
 # @@protoc_insertion_point(module_scope)

@@ -78,6 +78,44 @@ class ReadResponse(_message.Message):
     size: int
     def __init__(self, start: _Optional[int] = ..., entries: _Optional[_Iterable[bytes]] = ..., size: _Optional[int] = ...) -> None: ...
 
+class ProveRangeRequest(_message.Message):
+    __slots__ = ("start", "end", "wait_ms")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    wait_ms: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class ProveRangeResponse(_message.Message):
+    __slots__ = ("proof", "start", "entries")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    proof: RangeProof
+    start: int
+    entries: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, proof: _Optional[_Union[RangeProof, _Mapping]] = ..., start: _Optional[int] = ..., entries: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class RangeProof(_message.Message):
+    __slots__ = ("start", "end", "checkpoint", "record", "witnesses", "inclusion", "consistency")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    WITNESSES_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    checkpoint: str
+    record: bytes
+    witnesses: _containers.RepeatedScalarFieldContainer[bytes]
+    inclusion: _containers.RepeatedScalarFieldContainer[bytes]
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., checkpoint: _Optional[str] = ..., record: _Optional[bytes] = ..., witnesses: _Optional[_Iterable[bytes]] = ..., inclusion: _Optional[_Iterable[bytes]] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class ListAlarmsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -50,6 +50,11 @@ class EvidenceStub:
                 request_serializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ReadRequest.SerializeToString,
                 response_deserializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ReadResponse.FromString,
                 _registered_method=True)
+        self.ProveRange = channel.unary_stream(
+                '/sovereign.mesh.v1.Evidence/ProveRange',
+                request_serializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ProveRangeRequest.SerializeToString,
+                response_deserializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ProveRangeResponse.FromString,
+                _registered_method=True)
         self.ListAlarms = channel.unary_unary(
                 '/sovereign.mesh.v1.Evidence/ListAlarms',
                 request_serializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ListAlarmsRequest.SerializeToString,
@@ -85,6 +90,14 @@ class EvidenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProveRange(self, request, context):
+        """A range of the log whole, with what proves that it is all of it, for administrators of the node's own
+        authority.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAlarms(self, request, context):
         """What this node found wrong with others' logs, for administrators of its own authority.
         """
@@ -109,6 +122,11 @@ def add_EvidenceServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ReadRequest.FromString,
                     response_serializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ReadResponse.SerializeToString,
+            ),
+            'ProveRange': grpc.unary_stream_rpc_method_handler(
+                    servicer.ProveRange,
+                    request_deserializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ProveRangeRequest.FromString,
+                    response_serializer=sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ProveRangeResponse.SerializeToString,
             ),
             'ListAlarms': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAlarms,
@@ -198,6 +216,33 @@ class Evidence:
             '/sovereign.mesh.v1.Evidence/Read',
             sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ReadRequest.SerializeToString,
             sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sovereign.mesh.v1.Evidence/ProveRange',
+            sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ProveRangeRequest.SerializeToString,
+            sovereign_dot_mesh_dot_v1_dot_evidence__pb2.ProveRangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,7 +19,7 @@ CALLER = "spiffe://de.mesh.example/client/firm"
 
 def end(node: SpiffeId, *entries: dict[str, Any]) -> VerifiedEnd:
     name = f"{node.trust_domain}{node.path}"
-    return VerifiedEnd(node, Checkpoint(name, 9, bytes(32)), tuple(enumerate(entries)), ())
+    return VerifiedEnd(node, Checkpoint(name, 9, bytes(32)), (), tuple(enumerate(entries)))
 
 
 def placed(**changes: Any) -> dict[str, Any]:

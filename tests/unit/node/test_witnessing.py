@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mesh.core.cosigned import origin_of
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import origin_of
 from mesh.core.snapshot import Candidate, Revocations
 from mesh.core.types import SpiffeId
 from mesh.evidence import MemoryDecisionLog
