@@ -20,7 +20,7 @@ from mesh.core.receipt import MAX_BYTES, Receipt, VerifiedEnd, verify_receipt
 from mesh.core.receipt_story import Story, story_of, story_of_range
 from mesh.core.snapshot import TrustBundle
 from mesh.evidence.offline import read_entries
-from mesh.identity.bundle import load_bundle_file
+from mesh.identity.bundle import MAX_BUNDLE_BYTES, load_bundle
 from mesh.identity.log_keys import verify_ed25519
 from mesh.identity.private_files import read_file
 
@@ -100,7 +100,7 @@ def _bundles(paths: Iterable[Path]) -> dict[str, TrustBundle]:
         files += sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not 1 <= len(files) <= _MAX_BUNDLES:
         raise MeshError(Reason.CONFIG_INVALID, f"--trust: expected 1 to {_MAX_BUNDLES} bundles")
-    found = [load_bundle_file(file) for file in files]
+    found = [load_bundle(read_file(file, limit=MAX_BUNDLE_BYTES)) for file in files]
     bundles = {bundle.trust_domain: bundle for bundle in found}
     if len(bundles) < len(found):
         raise MeshError(Reason.CONFIG_INVALID, "--trust: expected one bundle for each trust domain")

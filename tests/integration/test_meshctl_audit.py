@@ -72,7 +72,8 @@ def bundles_of(mesh: Mesh, folder: Path) -> list[str]:
     for bundle in mesh.bundles:
         place = folder / bundle.trust_domain
         place.mkdir(parents=True)
-        words += ["--trust", str(save_bundle(place, bundle))]
+        # By any name: what an authority publishes is called bundle.json.
+        words += ["--trust", str(save_bundle(place, bundle).rename(place / "bundle.json"))]
     return words
 
 
