@@ -10,7 +10,7 @@ from node.retrieval.reading import reading_messages
 from tools.reader.checkpoint import config
 from tools.reader.evaluate import FOLDER, Model, evaluate
 from tools.reader.model import Size
-from tools.reader.packing import ASSISTANT, BEGIN, CHAT_TEMPLATE, END, SPECIAL, USER
+from tools.reader.packing import ASSISTANT, BEGIN, CHAT_TEMPLATE, END, SPECIAL, USER, prompt
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="no checkpoint reads well enough to be kept")
 
@@ -61,7 +61,7 @@ def test_the_template_renders_what_training_renders() -> None:
         return_dict=False,
     )
     encode = Tokenizer.from_file(str(FOLDER / "tokenizer.json")).encode
-    text = encode("Question: Who leads it?\n[1] One leads it.\n[2] Two does not.").ids
+    text = encode(prompt("Who leads it?", ["One leads it.", "Two does not."])).ids
     assert ids == [BEGIN, USER, *text, END, ASSISTANT]
 
 
