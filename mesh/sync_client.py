@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mesh.client import Embeddings, Event, MeshClient, Messages, Placement, Sampling
+from mesh.core.placement import Decision
 from mesh.core.questions import AnswerEvent, SearchEvent
 from mesh.core.retrieval import Hit, Reference
 from mesh.core.types import Action, Model, RequestContext, SpiffeId
+from mesh.sdk.receipts import Fetched
 
 _T = TypeVar("_T")
 
@@ -123,6 +125,12 @@ class SyncMeshClient:
     def fetch(self, reference: Reference | str, *, context: RequestContext, **options: Any) -> Hit:
         """See MeshClient.fetch; `options` are its own."""
         return self._run(self._client.fetch(reference, context=context, **options))
+
+    def receipt(
+        self, decision: Decision, served_by: Iterable[SpiffeId] = (), *, wait_s: float = 5.0
+    ) -> Fetched:
+        """See MeshClient.receipt."""
+        return self._run(self._client.receipt(decision, served_by, wait_s=wait_s))
 
     def list_models(self) -> dict[SpiffeId, tuple[Model, ...]]:
         """See MeshClient.list_models."""

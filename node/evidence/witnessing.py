@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -140,8 +141,10 @@ class Witnessing:
         """One node of each other authority that has a witness key; those that failed last, last."""
         snapshot = self._view.snapshot
 
-        def order(each: Candidate) -> tuple[int, str]:
-            return self._failed.get(each.id, 0), str(each.id)
+        def order(each: Candidate) -> tuple[int, bytes]:
+            # Another order at each node, so that not all of an authority's ask the same witness.
+            pair = hashlib.sha256(f"{self._node} {each.id}".encode()).digest()
+            return self._failed.get(each.id, 0), pair
 
         best = [
             min(alive, key=order)

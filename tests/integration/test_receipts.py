@@ -128,7 +128,7 @@ async def test_a_receipt_that_was_changed_at_any_byte_does_not_hold(tmp_path: Pa
         data = (await client.receipt(placed.decision, wait_s=10)).receipt.to_json()
         checked(mesh, data)
         chance = random.Random(5)
-        for at in chance.sample(range(len(data)), min(len(data), 1500)):
+        for at in range(len(data)):
             changed = bytearray(data)
             changed[at] ^= 1 << chance.randrange(8)
             with pytest.raises(MeshError) as refused:
