@@ -72,6 +72,7 @@ class Reception:
         try:
             peer = self._gate.identify(context, entry)
             check_size(request)
+            entry["bytes"] = request.ByteSize()
             payload = read(request)
             action = action_of(request)
             asked = self._gate.decide(peer, peer.id, request.admission, action, request.model, entry)

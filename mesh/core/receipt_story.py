@@ -149,7 +149,8 @@ def _served(entry: Mapping[str, Any]) -> str:
         return f"refused {_who(entry)} ({entry.get('reason')}), {by}"
     levels = _mapping(entry.get("levels"))
     seen = f"; groups of documents by level: {_counts(levels)}" if levels else ""
-    served = f"decided for itself and served {_who(entry)} with {_data(entry)}"
+    size = f" in {entry['bytes']:,} bytes" if isinstance(entry.get("bytes"), int) else ""
+    served = f"decided for itself and served {_who(entry)} with {_data(entry)}{size}"
     return f"{served}, {by}, by {_policies(decision)}{seen}"
 
 

@@ -8,8 +8,8 @@ engine; outcome "served" or "refused" with a reason), "search", "answer" and "fe
 a client's question), "covered" (what became of each of them), "shard" (whether this node's index answers
 another node, and how many release groups that sees at which level), "release" (how many chunks left an
 index at which level, of which classes, to whom, on which decision), "cut" (a served request that may not go
-on), "action" (what an administrator had the control plane do). Of a question there is neither text nor
-terms, of a document not even its id.
+on), "action" (what an administrator had the control plane do). "bytes" is the size of a whole request. Of a
+question there is neither text nor terms, of a document not even its id.
 
 As bytes they are JSON in one form only: keys sorted, nothing between the tokens, ASCII.
 """

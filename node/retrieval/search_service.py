@@ -122,6 +122,7 @@ class RetrievalService(retrieval_pb2_grpc.RetrievalServicer):
         # Not recorded: nothing was decided, and a flood must not fill the disk that decisions need (I7).
         self._pace.require(asker, self._monotonic())
         began = self._monotonic()
+        entry["bytes"] = request.ByteSize()
         try:
             question = read(request)
             collection = (

@@ -82,6 +82,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
             if first is None or first.WhichOneof("step") != "open":
                 raise MeshError(Reason.REQUEST_INVALID, "step: expected open first")
             codec.check_shard_request(first)
+            entry["bytes"] = first.ByteSize()
             question = codec.shard_open_from_pb(first.open)
             asked = self._decide(peer, question.requester, first.open.admission, question.collection, entry)
         asker = self._asker(asked)
@@ -102,6 +103,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         async with self._refusals(entry):
             peer = self._gate.identify(context, entry, (NODE,))
             codec.check_shard_request(request)
+            entry["bytes"] = request.ByteSize()
             question = codec.shard_answer_from_pb(request)
             asked = self._decide(peer, question.requester, request.admission, question.collection, entry)
         async with self._gate.watch(asked, entry) as call, self._refusals(entry):
@@ -126,6 +128,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         async with self._refusals(entry):
             peer = self._gate.identify(context, entry, (NODE,))
             codec.check_shard_request(request)
+            entry["bytes"] = request.ByteSize()
             requester, chunk, level = codec.shard_fetch_from_pb(request)
             asked = self._decide(peer, requester, request.admission, request.collection, entry)
         async with self._gate.watch(asked, entry), self._refusals(entry):

@@ -76,5 +76,7 @@ def test_every_line_of_the_walkthrough_works(tmp_path: Path) -> None:
     assert re.search(r"\b(\d\d+) of \1 hold", said)
     assert re.search(r"par-1 \(fr\) +FR +permitted", said)
     assert "de-withdraws-france" in said
+    assert "refused, and kept" in said
+    assert "The receipt holds. It proves:" in said
     assert "spiffe://de.mesh.example/node/fra-1 " in said
     assert not (tmp_path / "hand").exists()
