@@ -37,11 +37,14 @@ class ChannelPool:
         self._channels: OrderedDict[tuple[str, str, str], grpc.aio.Channel] = OrderedDict()
         self._retiring: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._version = source.version
         self._unsubscribe = source.subscribe(self._renewed)
 
     def channel(self, endpoint: str, *, dns_name: str, trust_domain: str) -> grpc.aio.Channel:
         """The channel to host:port; connects when first used. Raises IDENTITY_UNTRUSTED if no root of
         the trust domain is known."""
+        # Being told of a renewal takes a turn of the loop; the next call is to use it all the same.
+        self._catch_up()
         key = (endpoint, dns_name, trust_domain)
         channel = self._channels.get(key)
         if channel is None:
@@ -61,9 +64,12 @@ class ChannelPool:
     def _renewed(self) -> None:
         """The source may call from any thread; channels belong to the loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: so are the channels
-            self._loop.call_soon_threadsafe(self._retire_all)
+            self._loop.call_soon_threadsafe(self._catch_up)
 
-    def _retire_all(self) -> None:
+    def _catch_up(self) -> None:
+        if self._version == self._source.version:
+            return
+        self._version = self._source.version
         while self._channels:
             self._retire(self._channels.popitem()[1])
 
