@@ -66,12 +66,16 @@ def _how_to_talk(console: Console, world: World) -> None:
     console.print("\n  [bold]The mesh is up.[/] To talk to it:")
     meshctl = Path(sys.executable).parent / "meshctl"
     firm, admin = world.profiles["firm"], world.authorities["DE"].admin
+    receipt = world.root / "mine.receipt.json"
+    trust = [f"--trust {authority.bundle}" for authority in world.authorities.values()]
     for line in (
         f"{meshctl} place --profile {firm} --class confidential --purpose contracts/drafting --explain",
         f"{meshctl} chat --profile {firm} --class public --purpose demo --model {world.model_name} Hello",
         f"{meshctl} search handbook 'Who supplies dry ice?' --profile {firm} --class public --purpose demo"
         " --level passage",
         f"{meshctl} ask handbook 'Who supplies dry ice?' --profile {firm} --class public --purpose demo",
+        f"{meshctl} place --profile {firm} --class public --purpose demo --receipt {receipt}",
+        f"{meshctl} audit verify {receipt} {' '.join(trust)}",
         f"{meshctl} node list --profile {admin}",
         f"{meshctl} status --profile {admin}",
         "make stop    # ends it",
