@@ -12,11 +12,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from mesh.core.errors import MeshError, Reason
+from mesh.core.errors import MeshError
 from mesh.core.placement import Placer
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import SpiffeId
-from mesh.rpc.callers import refuse_revoked
+from mesh.rpc.callers import require_still
 from mesh.rpc.placement_service import View
 from node.live_calls import LiveCall, LiveCalls
 
@@ -57,9 +57,7 @@ class Oversight:
 
     def _objection(self, call: LiveCall, snapshot: Snapshot, now: float) -> MeshError | None:
         try:
-            refuse_revoked(call.peer, snapshot)
-            if now >= call.peer.not_after:
-                return MeshError(Reason.IDENTITY_EXPIRED, "the caller's certificate ran out during the call")
+            require_still(call.peer, snapshot, now)
             decision = self._placer.judge_here(
                 snapshot,
                 self._node,

@@ -50,13 +50,12 @@ def prove_from_pb(request: evidence_pb2.ProveRequest) -> Asked:
     """Raises REQUEST_INVALID, IDENTITY_MALFORMED."""
     if not 1 <= len(request.id) <= MAX_ID_CHARS or not request.id.isprintable():
         raise MeshError(Reason.REQUEST_INVALID, f"id: expected 1 to {MAX_ID_CHARS} printable characters")
-    if request.wait_ms > MAX_WAIT_MS:
-        raise MeshError(Reason.REQUEST_INVALID, f"wait_ms: expected at most {MAX_WAIT_MS}")
+    wait_s = _wait_s(request.wait_ms)
     node = SpiffeId.parse(request.node) if request.node else None
     if node is not None and node.kind != "node":
         raise MeshError(Reason.REQUEST_INVALID, "node: expected spiffe://<trust domain>/node/<name>")
     requester = SpiffeId.parse(request.requester) if request.requester else None
-    return Asked(request.id, request.wait_ms / 1000, node, requester)
+    return Asked(request.id, wait_s, node, requester)
 
 
 def end_to_pb(end: End) -> evidence_pb2.ProveResponse:
@@ -94,9 +93,7 @@ def prove_range_from_pb(request: evidence_pb2.ProveRangeRequest) -> AskedRange:
     """Raises REQUEST_INVALID."""
     if request.end and not 0 < request.end - request.start <= MAX_RANGE:
         raise MeshError(Reason.REQUEST_INVALID, f"end: expected 1 to {MAX_RANGE} entries after start")
-    if request.wait_ms > MAX_WAIT_MS:
-        raise MeshError(Reason.REQUEST_INVALID, f"wait_ms: expected at most {MAX_WAIT_MS}")
-    return AskedRange(request.start, request.end, request.wait_ms / 1000)
+    return AskedRange(request.start, request.end, _wait_s(request.wait_ms))
 
 
 def range_proof_to_pb(proof: RangeProof) -> evidence_pb2.RangeProof:
@@ -161,6 +158,12 @@ def alarms_from_pb(answer: evidence_pb2.ListAlarmsResponse) -> tuple[Alarm, ...]
         )
         for each in answer.alarms
     )
+
+
+def _wait_s(wait_ms: int) -> float:
+    if wait_ms > MAX_WAIT_MS:
+        raise MeshError(Reason.REQUEST_INVALID, f"wait_ms: expected at most {MAX_WAIT_MS}")
+    return wait_ms / 1000
 
 
 def _envelopes(answer: evidence_pb2.ProveResponse | evidence_pb2.RangeProof) -> tuple[bytes, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from mesh.codec.wire import MAX_ENDPOINTS, as_record, bounded, endpoint, parse
 from mesh.core.errors import MeshError, Reason
 from mesh.core.jurisdictions import Groups
+from mesh.core.notes import PUBLIC_KEY_BYTES
 from mesh.core.records import MAX_KEY_BYTES, ROOT
 from mesh.core.retrieval import CollectionSpec
 from mesh.core.snapshot import Heads, Revocations, TrustBundle
@@ -24,7 +25,6 @@ MAX_NAME_CHARS = 128
 MAX_REVOCATIONS = 4096
 MAX_BUNDLES = 256
 MAX_HEADS = 4096
-_LOG_KEY_BYTES = 32
 
 _TASKS_PB: Mapping[Task, records_pb2.ModelTask] = {
     Task.GENERATE: records_pb2.MODEL_TASK_GENERATE,
@@ -127,8 +127,10 @@ def _node_record_from_pb(message: records_pb2.NodeRecord) -> NodeRecord:
 
 
 def _log_key(name: str, key: bytes) -> bytes:
-    if len(key) not in (0, _LOG_KEY_BYTES):
-        raise MeshError(Reason.RECORD_MALFORMED, f"{name}: expected an Ed25519 key of {_LOG_KEY_BYTES} bytes")
+    if len(key) not in (0, PUBLIC_KEY_BYTES):
+        raise MeshError(
+            Reason.RECORD_MALFORMED, f"{name}: expected an Ed25519 key of {PUBLIC_KEY_BYTES} bytes"
+        )
     return key
 
 

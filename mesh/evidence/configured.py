@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mesh.core import cosigned
 from mesh.core.errors import MeshError, Reason
 from mesh.core.tiles import CHECKPOINT_PATH
 from mesh.core.types import SpiffeId
@@ -28,7 +29,7 @@ def origin_of(identity: SpiffeId, name: str = DECISIONS) -> str:
 
     "de.mesh.example/node/fra-1", "de.mesh.example/control/main/actions".
     """
-    origin = f"{identity.trust_domain}{identity.path}"
+    origin = cosigned.origin_of(identity)
     return origin if name == DECISIONS else f"{origin}/{name}"
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mesh.evidence.base import unavailable
+from mesh.identity.private_files import sync_directory
 
 Failpoint = Callable[[str], None]
 
@@ -47,7 +48,7 @@ class Disk:
         """
         if not self.folder.is_dir():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(self.folder.parent)
+            sync_directory(self.folder.parent)
         self._lasting.add(self.folder)
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -81,7 +82,7 @@ class Disk:
                 os.replace(temporary, path)
             for folder in changed:
                 self.failpoint(f"{purpose}:folder")
-                sync_folder(folder)
+                sync_directory(folder)
             self._lasting.update(changed)
         except OSError:
             for temporary in aside.values():
@@ -118,15 +119,6 @@ class Disk:
         for each in reversed(chain[:-1]):
             each.mkdir(mode=0o700, exist_ok=True)
         return chain
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes what was made, renamed and removed in the folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

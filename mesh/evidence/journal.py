@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from mesh.core.errors import MeshError
 from mesh.core.tiles import pack_bundle, parse_bundle
 from mesh.evidence.base import damaged
-from mesh.evidence.disk import Disk, sync_folder, write_all
+from mesh.evidence.disk import Disk, write_all
+from mesh.identity.private_files import sync_directory
 
 FOLDER = "journal"
 FILE_ENTRIES = 4096
@@ -106,7 +107,7 @@ class Journal:
                 self._disk.failpoint("drop:unlink")
                 (self._disk.folder / _name(self._starts[0])).unlink(missing_ok=True)
                 self._disk.failpoint("drop:folder")
-                sync_folder(self._disk.folder / FOLDER)  # before the next: no gap, whatever happens
+                sync_directory(self._disk.folder / FOLDER)  # before the next: no gap, whatever happens
                 del self._starts[0]
 
     def close(self) -> None:

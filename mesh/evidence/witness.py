@@ -26,7 +26,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from mesh.core.bounded import Bounded
-from mesh.core.cosigned import origin_of
+from mesh.core.cosigned import MAX_NOTE_CHARS, origin_of
 from mesh.core.errors import MeshError, Reason
 from mesh.core.notes import (
     COSIGNATURE,
@@ -46,7 +46,6 @@ from mesh.identity.private_files import make_private_directory, read_file, write
 
 _LOG = logging.getLogger(__name__)
 
-MAX_NOTE_BYTES = 16 * 1024
 MAX_ALARMS_OF_A_KIND = 8  # of each finding about each log
 MAX_KEYS_OF_A_LOG = 16
 _REMEMBERED = 4096
@@ -80,8 +79,8 @@ class Witness:
         `origin` and `log_key` are the asking log's, as its node's record in force says. Raises NOTE_INVALID,
         LOG_FORKED, LOG_ROLLED_BACK, PROOF_INVALID, EVIDENCE_DAMAGED, EVIDENCE_UNAVAILABLE.
         """
-        if len(note) > MAX_NOTE_BYTES:
-            raise MeshError(Reason.NOTE_INVALID, f"checkpoint: expected at most {MAX_NOTE_BYTES} bytes")
+        if len(note) > MAX_NOTE_CHARS:
+            raise MeshError(Reason.NOTE_INVALID, f"checkpoint: expected at most {MAX_NOTE_CHARS} bytes")
         parsed = parse_note(note)
         key = VerifierKey(origin, ED25519, log_key)
         verify(parsed, [key], verify_ed25519)

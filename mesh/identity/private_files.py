@@ -93,7 +93,7 @@ def read_file(path: Path, *, private: bool = False, limit: int = MAX_FILE_BYTES)
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes renames in the directory durable."""
+    """Makes what was made, renamed and removed in the directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -127,11 +127,7 @@ def began_at(data: bytes) -> float:
 
     Raises RECORD_TOO_LARGE or RECORD_MALFORMED.
     """
-    try:
-        parsed = envelope_pb2.Statement.FromString(_parse_envelope(data).statement)
-    except DecodeError:
-        raise MeshError(Reason.RECORD_MALFORMED, "expected a statement inside the envelope") from None
-    return parsed.not_before_ms / 1000
+    return _parse_statement(_parse_envelope(data).statement).not_before_ms / 1000
 
 
 def _parse_envelope(data: bytes) -> envelope_pb2.Envelope:
@@ -160,11 +156,15 @@ def _signer_of(envelope: envelope_pb2.Envelope, bundles: Mapping[str, TrustBundl
         raise MeshError(_CERTIFICATE_REFUSALS[error.reason], f"its signer: {error.message}") from None
 
 
-def _read_statement(data: bytes, signer: VerifiedIdentity, now: float) -> Statement:
+def _parse_statement(data: bytes) -> envelope_pb2.Statement:
     try:
-        parsed = envelope_pb2.Statement.FromString(data)
+        return envelope_pb2.Statement.FromString(data)
     except DecodeError:
         raise MeshError(Reason.RECORD_MALFORMED, "expected a statement inside the envelope") from None
+
+
+def _read_statement(data: bytes, signer: VerifiedIdentity, now: float) -> Statement:
+    parsed = _parse_statement(data)
     try:
         type = RecordType(parsed.type)
     except ValueError:

@@ -13,6 +13,7 @@ import grpc
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.snapshot import Snapshot, TrustBundle
+from mesh.core.types import SpiffeId
 from mesh.identity.peer import Peer, peer_of
 
 CLIENT = "client"
@@ -44,3 +45,20 @@ def refuse_revoked(peer: Peer, snapshot: Snapshot) -> None:
     """Raises IDENTITY_REVOKED if the peer's own authority has cut it off, by name or by serial."""
     if snapshot.is_revoked(peer.id, peer.serial):
         raise MeshError(Reason.IDENTITY_REVOKED, "the caller's authority has revoked it")
+
+
+def require_still(peer: Peer, snapshot: Snapshot, now: float) -> None:
+    """For calls that last: IDENTITY_REVOKED, IDENTITY_EXPIRED if the caller no longer may call at `now`."""
+    refuse_revoked(peer, snapshot)
+    if now >= peer.not_after:
+        raise MeshError(Reason.IDENTITY_EXPIRED, "the caller's certificate ran out during the call")
+
+
+def require_speaks_for(peer: Peer, requester: SpiffeId | None) -> SpiffeId:
+    """The client that a node asks for; IDENTITY_NOT_ALLOWED unless it is one of the node's own authority."""
+    if requester is None or requester.kind != CLIENT or requester.trust_domain != peer.id.trust_domain:
+        raise MeshError(
+            Reason.IDENTITY_NOT_ALLOWED,
+            "requester: expected a /client/... of the asking node's own trust domain",
+        )
+    return requester

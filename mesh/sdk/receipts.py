@@ -14,8 +14,9 @@ import grpc
 
 from mesh.attested import attested_by
 from mesh.codec import evidence as codec
+from mesh.core.cosigned import Opener
 from mesh.core.errors import MeshError, Reason
-from mesh.core.receipt import MAX_BYTES, End, Receipt, verify_receipt
+from mesh.core.receipt import MAX_BYTES, End, Receipt, VerifiedEnd, verify_receipt
 from mesh.core.receipt_story import story_of
 from mesh.core.snapshot import TrustBundle
 from mesh.core.types import SpiffeId
@@ -62,16 +63,19 @@ class Receipts:
         answers = await asyncio.gather(
             *(self._end(decision, node, wait_s) for node in wanted), return_exceptions=True
         )
+        opener = attested_by(self._bundles())
         found: list[End] = []
+        first: VerifiedEnd | None = None
         missing: dict[SpiffeId, MeshError] = {}
         for node, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, End):
                 try:
-                    self._check(answer, found)
+                    verified = _verified(answer, found, first, opener)
                 except MeshError as error:
                     missing[node] = error
                 else:
                     found.append(answer)
+                    first = first or verified
             elif isinstance(answer, MeshError):
                 missing[node] = answer
             else:
@@ -79,18 +83,6 @@ class Receipts:
         if wanted[0] in missing:
             raise missing[wanted[0]]
         return Fetched(Receipt(tuple(found)), missing)
-
-    def _check(self, end: End, others: Sequence[End]) -> None:
-        """One end that does not hold, or is not of the same request, must not spoil the others."""
-        bundles = self._bundles()
-        verified = [
-            verified
-            for each in (*others[:1], end)
-            for verified in verify_receipt(Receipt((each,)), attested_by(bundles), verify_ed25519, 0)
-        ]
-        story_of(verified)
-        if len(Receipt((*others, end)).to_json()) > MAX_BYTES:
-            raise MeshError(Reason.RECEIPT_INVALID, f"a receipt has at most {MAX_BYTES} bytes")
 
     async def _end(self, decision: str, node: SpiffeId, wait_s: float) -> End:
         if node.kind != "node":
@@ -115,3 +107,12 @@ class Receipts:
                 continue
             return codec.end_from_pb(answer, node)
         raise failure
+
+
+def _verified(end: End, others: Sequence[End], first: VerifiedEnd | None, opener: Opener) -> VerifiedEnd:
+    """One end that does not hold, or is not of the same request as `first`, must not spoil the others."""
+    (verified,) = verify_receipt(Receipt((end,)), opener, verify_ed25519, 0)
+    story_of((verified,) if first is None else (first, verified))
+    if len(Receipt((*others, end)).to_json()) > MAX_BYTES:
+        raise MeshError(Reason.RECEIPT_INVALID, f"a receipt has at most {MAX_BYTES} bytes")
+    return verified

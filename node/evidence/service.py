@@ -32,7 +32,7 @@ from mesh.evidence.base import EvidenceLog, not_there
 from mesh.evidence.entries import ids_in
 from mesh.evidence.witness import Witness
 from mesh.identity.peer import Peer
-from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of, refuse_revoked
+from mesh.rpc.callers import ADMIN, CLIENT, NODE, caller_of, require_speaks_for, require_still
 from mesh.rpc.pace import Pace, asker_of
 from node.evidence.witnessing import Witnessing
 from node.gate import Gate
@@ -108,9 +108,9 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
         with self._open.one(asker_of(reader, self._gate.node.trust_domain)):
             if asked.node not in (None, self._gate.node):
                 return await self._pass_on(asked, reader)
-            return await self._prove(asked, peer, reader)
+            return await self._prove(asked, reader)
 
-    async def _prove(self, asked: codec.Asked, peer: Peer, reader: SpiffeId) -> evidence_pb2.ProveResponse:
+    async def _prove(self, asked: codec.Asked, reader: SpiffeId) -> evidence_pb2.ProveResponse:
         began = self._gate.monotonic()
         try:
             found = await self._found(asked.id, reader)
@@ -135,16 +135,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
     def _reader(self, peer: Peer, requester: SpiffeId | None) -> SpiffeId:
         """Whose entries may be shown: the peer's own, or those of a client that a node speaks for."""
         if peer.id.kind == NODE:
-            if (
-                requester is None
-                or requester.kind != CLIENT
-                or requester.trust_domain != peer.id.trust_domain
-            ):
-                raise MeshError(
-                    Reason.IDENTITY_NOT_ALLOWED,
-                    "requester: expected a /client/... of the asking node's own trust domain",
-                )
-            return requester
+            return require_speaks_for(peer, requester)
         if requester not in (None, peer.id):
             raise MeshError(Reason.IDENTITY_NOT_ALLOWED, "requester: only nodes ask for somebody else")
         if peer.id.kind == ADMIN:
@@ -243,9 +234,7 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
 
     def _require_still(self, peer: Peer) -> None:
         """A stream ends when its reader may no longer read."""
-        refuse_revoked(peer, self._gate.snapshot)
-        if self._gate.clock() >= peer.not_after:
-            raise MeshError(Reason.IDENTITY_EXPIRED, "the caller's certificate ran out during the call")
+        require_still(peer, self._gate.snapshot, self._gate.clock())
 
     def _spend(self, pace: Pace, asker: SpiffeId, began: float) -> None:
         now = self._gate.monotonic()
@@ -268,24 +257,26 @@ class EvidenceService(evidence_pb2_grpc.EvidenceServicer):
             for index in await self._log.find(other, recent_only=True):
                 if len(found) < _LOOKED_AT and index not in found:
                     found[index] = await self._log.entry(index)
-        concerning = _concerning(sorted(found.items()), reader)
-        if not home:
-            # Whom else a decision was about is not for foreigners to know (mesh/rpc/placement_service.py).
-            concerning = [each for each in concerning if json.loads(each[1])["kind"] in _OF_TWO_ENDS]
-        return concerning[:MAX_ENTRIES]
+        return _concerning(sorted(found.items()), reader, home=home)[:MAX_ENTRIES]
 
 
-def _concerning(entries: Sequence[tuple[int, bytes]], reader: SpiffeId) -> list[tuple[int, bytes]]:
+def _concerning(
+    entries: Sequence[tuple[int, bytes]], reader: SpiffeId, *, home: bool
+) -> list[tuple[int, bytes]]:
     """Those about a request of the reader's; administrators have been let in before. An entry that names
-    nobody adds to one of the same id that does."""
+    nobody adds to one of the same id that does. Whom else a decision was about is not for foreigners to know
+    (mesh/rpc/placement_service.py)."""
     said = [json.loads(entry) for _, entry in entries]
     own = {entry.get("id") for entry in said if _for_whom(entry) == str(reader)}
     return [
         found
         for found, entry in zip(entries, said, strict=True)
-        if reader.kind == ADMIN
-        or _for_whom(entry) == str(reader)
-        or (not _for_whom(entry) and entry.get("id") in own)
+        if (
+            reader.kind == ADMIN
+            or _for_whom(entry) == str(reader)
+            or (not _for_whom(entry) and entry.get("id") in own)
+        )
+        and (home or entry["kind"] in _OF_TWO_ENDS)
     ]
 
 

@@ -31,7 +31,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import Action, DataClass, SpiffeId
 from mesh.identity.peer import Peer
-from mesh.rpc.callers import CLIENT, NODE
+from mesh.rpc.callers import NODE, require_speaks_for
 from mesh.rpc.pace import Pace, asker_of
 from node.admission import Admission
 from node.gate import Asked, Entry, Gate
@@ -191,11 +191,7 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
         entry: Entry,
     ) -> Asked:
         entry["requester"] = str(requester)
-        if requester.kind != CLIENT or requester.trust_domain != peer.id.trust_domain:
-            raise MeshError(
-                Reason.IDENTITY_NOT_ALLOWED,
-                "requester: expected a /client/... of the asking node's own trust domain",
-            )
+        require_speaks_for(peer, requester)
         asker, began = asker_of(requester, self._gate.node.trust_domain), self._gate.monotonic()
         self._pace.require(asker, began)
         try:

@@ -43,8 +43,9 @@ from node.index.index import DocumentIndex
 from node.index.stored import NewChunk
 from node.index.stores import StoreSettings
 from node.retrieval.budgets import BudgetLimits, Budgets
-from node.retrieval.shard_service import SERVICE_NAME, ShardService, Streams
+from node.retrieval.shard_service import SERVICE_NAME, ShardService
 from node.retrieval.sight import Sights
+from node.streams import Streams
 from sovereign.mesh.v1 import inference_pb2, retrieval_pb2, retrieval_pb2_grpc
 from tests.support.mesh import Mesh, Node
 from tests.support.retrieval import SECRET, SPEC, make_holder, vector_of
