@@ -10,7 +10,6 @@ It knows neither callers nor requests; control/api asks who may.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.policy import validate_policy
 from mesh.core.records import RecordKey, RecordType
 from mesh.core.retrieval import CollectionSpec
-from mesh.core.snapshot import Revocations, TrustBundle
+from mesh.core.snapshot import Revocations, TrustBundle, policy_digest
 from mesh.core.types import NodeFacts, SpiffeId, jurisdiction_of
 from mesh.identity.bundle import check_bundle
 
@@ -87,7 +86,7 @@ class AuthorityRecords:
     async def apply_policy(self, cedar: str, *, dry_run: bool = False) -> PolicyChange:
         """Checks a policy set and puts it in force. POLICY_MALFORMED or POLICY_TOO_LARGE change nothing."""
         ids = await asyncio.to_thread(validate_policy, cedar)
-        digest = "sha256:" + hashlib.sha256(cedar.encode()).hexdigest()
+        digest = policy_digest(cedar)
         if dry_run:
             held = self._board.held(self._key(RecordType.POLICY))
             return PolicyChange(held.statement.generation if held else 0, digest, ids)

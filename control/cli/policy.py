@@ -6,7 +6,6 @@ have files of their own beside this one.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from pathlib import Path
@@ -22,13 +21,12 @@ from control.cli.output import Output, OutputOption, console, emit, emit_json, p
 from control.cli.policy_difference import Changed, before_applying, change_of
 from control.cli.policy_flow_view import difference_json, difference_text
 from control.cli.policy_world import policy_of, read_cedar
-from control.cli.session import ProfileOption, act, call, open_session, require_profile
+from control.cli.session import ProfileOption, act, call, open_session
 from mesh.core.errors import MeshError, Reason
 from mesh.core.expectations import Outcome, read_table, run_table
 from mesh.core.policy import validate_policy
 from mesh.core.policy_flows import World
-from mesh.core.snapshot import PolicyDocument
-from mesh.sdk.profile import Profile
+from mesh.core.snapshot import PolicyDocument, policy_digest
 from mesh.settings import read_yaml
 from sovereign.mesh.v1 import admin_pb2
 
@@ -57,7 +55,7 @@ def apply(
     change = None
     if world is not None:
         with progress("comparing with what is in force", output):
-            change = change_of(world, *_own(profile, old), cedar)
+            change = change_of(world, _in_force(old), cedar)
         if output is Output.TEXT:
             _show(change)
     if not dry_run:
@@ -99,11 +97,8 @@ async def _apply(profile: Path | None, cedar: str) -> admin_pb2.ApplyPolicyRespo
         return await call(session.admin.ApplyPolicy(admin_pb2.ApplyPolicyRequest(cedar=cedar)))
 
 
-def _own(profile: Path | None, old: admin_pb2.GetPolicyResponse) -> tuple[str, PolicyDocument | None]:
-    """Whose policies are applied, and which are in force."""
-    authority = Profile.load(require_profile(profile)).trust_domain
-    in_force = PolicyDocument(old.cedar, old.digest, old.generation) if old.digest else None
-    return authority, in_force
+def _in_force(old: admin_pb2.GetPolicyResponse) -> PolicyDocument | None:
+    return PolicyDocument(old.cedar, old.digest, old.generation) if old.digest else None
 
 
 def _show(change: Changed | MeshError) -> None:
@@ -147,7 +142,7 @@ def check(
     with progress(f"asking {len(expectations.cases)} cases", output):
         outcomes = run_table(expectations, cedar)
     failed = [outcome for outcome in outcomes if not outcome.passed]
-    digest = "sha256:" + hashlib.sha256(cedar.encode()).hexdigest()
+    digest = policy_digest(cedar)
     if output is Output.JSON:
         emit_json(
             {

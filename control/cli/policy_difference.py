@@ -26,6 +26,7 @@ from control.cli.policy_world import (
     from_files,
     full_name,
     read_cedar,
+    require_one_choice,
     scope_of,
     without,
 )
@@ -74,8 +75,7 @@ def diff(
 
     With --authority it is offline; otherwise others' policies and the nodes come from the control plane.
     """
-    if any_node and nodes is not None:
-        raise typer.BadParameter("--any-node and --nodes exclude each other")
+    require_one_choice(nodes, any_node)
     if authority and new is None:
         raise typer.BadParameter("with --authority, name the old policies and the new ones")
     if policies and not authority:
@@ -112,13 +112,12 @@ async def before_applying(session: Session, now: float) -> World | MeshError:
         return error
 
 
-def change_of(
-    world: World | MeshError, authority: str, old: PolicyDocument | None, cedar: str
-) -> Changed | MeshError:
-    """What applying these policies changes for the nodes that there are, or why that cannot be said: a
-    policy set is put in force whether or not it can."""
+def change_of(world: World | MeshError, old: PolicyDocument | None, cedar: str) -> Changed | MeshError:
+    """What applying these policies of the own authority changes for the nodes that there are, or why that
+    cannot be said: a policy set is put in force whether or not it can."""
     if isinstance(world, MeshError):
         return world
+    authority = world.snapshot.trust_domain
     try:
         others, _ = without(world, authority)
         new = document_of(cedar)

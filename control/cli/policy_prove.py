@@ -24,6 +24,7 @@ from control.cli.policy_world import (
     from_control_plane,
     from_files,
     from_of,
+    require_one_choice,
     scope_of,
 )
 from control.cli.session import ProfileOption, act, open_session
@@ -60,8 +61,7 @@ def prove(
 
     With --policies it is offline; otherwise it asks the control plane. What is left out means all.
     """
-    if any_node and nodes is not None:
-        raise typer.BadParameter("--any-node and --nodes exclude each other")
+    require_one_choice(nodes, any_node)
     scope = scope_of(data_class, purpose, action, level)
     read_condition(never_to or "true", scope.actions)
     on = day_of(day, time.time())

@@ -8,7 +8,6 @@ there are, as its own snapshot has them: an authority without policies refuses t
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +86,13 @@ def read_cedar(file: Path) -> str:
 def document_of(cedar: str) -> PolicyDocument:
     """A policy set that is in force nowhere yet; raises POLICY_MALFORMED or POLICY_TOO_LARGE."""
     validate_policy(cedar)
-    return PolicyDocument(cedar, "sha256:" + hashlib.sha256(cedar.encode()).hexdigest(), 0)
+    return PolicyDocument.of(cedar, 0)
+
+
+def require_one_choice(nodes: Path | None, any_node: bool) -> None:
+    """A usage error for both of them."""
+    if any_node and nodes is not None:
+        raise typer.BadParameter("--any-node and --nodes exclude each other")
 
 
 def day_of(text: str, now: float) -> datetime.date:

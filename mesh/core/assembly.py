@@ -24,7 +24,6 @@ What takes a record out of force, and in which direction each errs (I4, I5):
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -193,7 +192,7 @@ class RecordTable:
                 held = self._held.get(RecordKey(trust_domain, kind))
                 match held.payload if held else None:
                     case str() as cedar if held:
-                        policies[trust_domain] = _document(cedar, held.statement.generation)
+                        policies[trust_domain] = PolicyDocument.of(cedar, held.statement.generation)
                     case Groups() as own_groups:
                         groups[trust_domain] = own_groups
         if self._shown is None:
@@ -284,10 +283,6 @@ def _candidate(node: SpiffeId, facts: Payload, record: Payload) -> Candidate:
     if not isinstance(facts, NodeFacts) or not isinstance(record, NodeRecord):
         raise TypeError("a candidate is made of facts and a node record")
     return Candidate(node, facts, record)
-
-
-def _document(cedar: str, generation: int) -> PolicyDocument:
-    return PolicyDocument(cedar, "sha256:" + hashlib.sha256(cedar.encode()).hexdigest(), generation)
 
 
 class StatusTable:

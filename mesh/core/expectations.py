@@ -39,7 +39,6 @@ every one is permitted (mesh/core/release.py).
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -122,11 +121,10 @@ def read_nodes(document: object) -> dict[str, tuple[SpiffeId, NodeFacts]]:
 def run_table(table: Table, cedar: str, groups: Groups | None = None) -> tuple[Outcome, ...]:
     """Asks the policies every case, in order. Raises POLICY_MALFORMED or POLICY_TOO_LARGE."""
     validate_policy(cedar)
-    digest = "sha256:" + hashlib.sha256(cedar.encode()).hexdigest()
     snapshot = Snapshot(
         version=0,
         trust_domain=table.authority,
-        policies={table.authority: PolicyDocument(cedar, digest, 1)},
+        policies={table.authority: PolicyDocument.of(cedar, 1)},
         groups={table.authority: groups} if groups is not None else {},
     )
     engine = PolicyEngine()

@@ -11,6 +11,7 @@ that keeps answering with old records, therefore runs out of time by itself (I5)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,16 @@ class PolicyDocument:
     cedar: str
     digest: str
     generation: int
+
+    @classmethod
+    def of(cls, cedar: str, generation: int) -> PolicyDocument:
+        """The document with this text."""
+        return cls(cedar, policy_digest(cedar), generation)
+
+
+def policy_digest(cedar: str) -> str:
+    """By what a policy set is named: "sha256:<hex>" of its text in UTF-8."""
+    return "sha256:" + hashlib.sha256(cedar.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
