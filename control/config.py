@@ -14,8 +14,15 @@ from pydantic import Field, field_validator, model_validator
 
 from mesh.core.errors import MeshError
 from mesh.core.types import SpiffeId
-from mesh.settings import LogSettings, PlacementSettings, Settings, load_settings
-from mesh.store.configured import Address, BoardSettings
+from mesh.settings import (
+    Address,
+    LogSettings,
+    PlacementSettings,
+    Settings,
+    TelemetrySettings,
+    load_settings,
+)
+from mesh.store.configured import BoardSettings
 
 # Environment variables that override settings, for secrets.
 SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
@@ -73,6 +80,7 @@ class ControlSettings(Settings):
     bootstrap: BootstrapSettings = BootstrapSettings()
     placement: PlacementSettings = PlacementSettings()
     log: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @field_validator("name")
     @classmethod
@@ -108,6 +116,7 @@ def load_config(path: Path, environment: Mapping[str, str]) -> ControlSettings:
             "authority_directory": folder / settings.authority_directory,
             "state_directory": folder / settings.state_directory,
             "board": settings.board.beside(folder),
+            "telemetry": settings.telemetry.beside(folder),
             "bootstrap": BootstrapSettings(policy=folder / policy if policy is not None else None),
         }
     )

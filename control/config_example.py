@@ -69,6 +69,17 @@ board:
 # log:
 #   level: info      # debug, info, warning, error
 #   format: auto     # auto: text on a terminal, else json
+
+# telemetry:
+#   Metrics (/metrics) and health (/livez, /readyz) over plain HTTP, without payload and without
+#   tenants' names. Left out: not served.
+#   listen: 127.0.0.1:9464
+#   Spans for an OpenTelemetry collector, OTLP over gRPC. Left out: none are made.
+#   traces:
+#     endpoint: otel-collector:4317
+#     ca: otel/ca.pem
+#     Of requests that arrive without a trace of their own; 0 to 1.
+#     sample_ratio: 0.1
 """)
 
 

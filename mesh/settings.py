@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import MAX_TTL_S, PERMIT_TTL_S
@@ -26,6 +26,16 @@ class Settings(BaseModel):
     """Base of every group of settings: frozen, and nothing unknown in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class PlacementSettings(Settings):
@@ -40,6 +50,36 @@ class LogSettings(Settings):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
+
+
+class TraceSettings(Settings):
+    """Where spans go: an OpenTelemetry collector, OTLP over gRPC. Without an endpoint there are none."""
+
+    endpoint: Address | None = None
+    # The authority to check the collector with. Without one the way to it is not encrypted.
+    ca: Path | None = None
+    # Of the requests that arrive without a trace of their own.
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _complete(self) -> TraceSettings:
+        if self.ca is not None and self.endpoint is None:
+            raise ValueError("ca is of no use without endpoint")
+        return self
+
+
+class TelemetrySettings(Settings):
+    """What a daemon shows of itself: /metrics, /livez and /readyz over HTTP, and spans."""
+
+    listen: Address | None = None
+    traces: TraceSettings = TraceSettings()
+
+    def beside(self, folder: Path) -> TelemetrySettings:
+        """The same with relative paths taken from `folder`."""
+        if self.traces.ca is None:
+            return self
+        traces = self.traces.model_copy(update={"ca": folder / self.traces.ca})
+        return self.model_copy(update={"traces": traces})
 
 
 _S = TypeVar("_S", bound=Settings)

@@ -12,8 +12,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mesh.settings import LogSettings, PlacementSettings, Settings, load_settings
-from mesh.store.configured import Address, BoardSettings
+from mesh.settings import (
+    Address,
+    LogSettings,
+    PlacementSettings,
+    Settings,
+    TelemetrySettings,
+    load_settings,
+)
+from mesh.store.configured import BoardSettings
 from node.index.stores import StoreSettings
 
 # Environment variables that override settings, for secrets.
@@ -163,6 +170,7 @@ class NodeSettings(Settings):
     retrieval: RetrievalSettings = RetrievalSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     log: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")
     def _reachable(self) -> NodeSettings:
@@ -186,6 +194,7 @@ def load_config(path: Path, environment: Mapping[str, str]) -> NodeSettings:
             "state_directory": folder / settings.state_directory,
             "identity": identity,
             "board": settings.board.beside(folder),
+            "telemetry": settings.telemetry.beside(folder),
             "engine": settings.engine.beside(folder),
             "retrieval": retrieval.model_copy(update=update),
         }

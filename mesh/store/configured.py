@@ -7,24 +7,13 @@ renewed certificate is used without a restart.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import grpc
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from mesh.core.errors import MeshError, Reason
-from mesh.settings import Settings
+from mesh.settings import Address, Settings
 from mesh.store.etcd import EtcdStore
-
-
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected host:port")
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
 
 
 class BoardSettings(Settings):
