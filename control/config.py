@@ -35,14 +35,19 @@ class EnrolmentSettings(Settings):
     """Where machines without a certificate bring their join tokens."""
 
     listen: list[Address] = Field(min_length=1, max_length=8)
+    """Here only the server proves itself. Not one of the addresses of `listen`."""
     per_minute: int = Field(default=60, ge=1, le=10_000)
+    """More enrolments are refused with a hint when to try again."""
 
 
 class HeadsSettings(Settings):
     """How often the authority says which of its records are current, and how long that holds."""
 
     interval_s: Annotated[float, Field(ge=0.2, le=3600)] = 5.0
+    """How often the authority says which of its records are current, in seconds."""
     max_age_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    """Nodes stop using its records across borders once its last word is older, in seconds; at least three
+    intervals."""
 
     @model_validator(mode="after")
     def _ordered(self) -> HeadsSettings:
@@ -58,29 +63,45 @@ class CertificateSettings(Settings):
     """How long certificates hold. They are renewed when half of it is over."""
 
     ttl_hours: Annotated[float, Field(gt=0.001, le=24)] = 24.0
+    """They are renewed at half of it."""
 
 
 class BootstrapSettings(Settings):
     """What to publish where there is nothing yet. Ignored afterwards."""
 
     policy: Path | None = None
+    """A Cedar file, published at the first start if no policy is in force yet. Without a policy nothing is
+    permitted."""
 
 
 class ControlSettings(Settings):
     """The whole file."""
 
     name: str = "main"
+    """Its name in the mesh, `spiffe://<trust domain>/control/<name>`."""
     authority_directory: Path
+    """Root key and record-signing key, made by `meshctl authority init` or `adopt`. Mode 0700, and backed up:
+    whoever reads it is the authority."""
     state_directory: Path
+    """Verified records, hashed join tokens, the logs of decisions and of administrators' actions."""
     listen: list[Address] = Field(min_length=1, max_length=8)
+    """Admin, Placement and renewal, over mutual TLS."""
     enrolment: EnrolmentSettings
+    """Where machines without a certificate bring a join token."""
     board: BoardSettings
+    """etcd, where signed records are exchanged."""
     heads: HeadsSettings = HeadsSettings()
+    """The authority's word on which of its records are current."""
     certificates: CertificateSettings = CertificateSettings()
+    """How long certificates hold."""
     bootstrap: BootstrapSettings = BootstrapSettings()
+    """What to publish where there is nothing yet."""
     placement: PlacementSettings = PlacementSettings()
+    """How it places requests."""
     log: LogSettings = LogSettings()
+    """What it writes to standard error."""
     telemetry: TelemetrySettings = TelemetrySettings()
+    """What it shows of itself."""
 
     @field_validator("name")
     @classmethod

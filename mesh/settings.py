@@ -28,38 +28,43 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def _address(text: str) -> str:
+def require_address(text: str) -> str:
+    """The text, if it is host:port; ValueError otherwise."""
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("expected host:port")
     return text
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(require_address)]
 
 
 class PlacementSettings(Settings):
     """How a daemon that places requests does it."""
 
-    # How long its permits hold. Nodes refuse longer ones than MAX_TTL_S.
     permit_ttl_s: Annotated[float, Field(ge=5, le=MAX_TTL_S)] = PERMIT_TTL_S
+    """How long the permits hold that it signs when it places requests, in seconds. They must outlive the
+    way to the node, which refuses longer ones than MAX_TTL_S."""
 
 
 class LogSettings(Settings):
     """What a daemon writes to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe that is written."""
     format: Literal["auto", "json", "text"] = "auto"
+    """json: one object a line. text: for people. auto: text on a terminal, else json."""
 
 
 class TraceSettings(Settings):
     """Where spans go: an OpenTelemetry collector, OTLP over gRPC. Without an endpoint there are none."""
 
     endpoint: Address | None = None
-    # The authority to check the collector with. Without one the way to it is not encrypted.
+    """Of an OpenTelemetry collector that takes OTLP over gRPC. Left out: no spans are made."""
     ca: Path | None = None
-    # Of the requests that arrive without a trace of their own.
+    """The authority to check the collector with. Left out: the way to it is not encrypted."""
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Of the requests that arrive without a trace of their own."""
 
     @model_validator(mode="after")
     def _complete(self) -> TraceSettings:
@@ -72,7 +77,10 @@ class TelemetrySettings(Settings):
     """What a daemon shows of itself: /metrics, /livez and /readyz over HTTP, and spans."""
 
     listen: Address | None = None
+    """Where `/metrics`, `/livez` and `/readyz` are served, over plain HTTP, without payload and without
+    tenants' names. Left out: they are not."""
     traces: TraceSettings = TraceSettings()
+    """Spans, for an OpenTelemetry collector."""
 
     def beside(self, folder: Path) -> TelemetrySettings:
         """The same with relative paths taken from `folder`."""

@@ -20,12 +20,19 @@ class BoardSettings(Settings):
     """Where signed records are exchanged: etcd's endpoints, and TLS and a user for it."""
 
     endpoints: list[Address] = Field(min_length=1, max_length=9)
+    """etcd's. It is not trusted: it can delay records, never forge one."""
     ca: Path | None = None
+    """The authority that signed etcd's certificate. Left out: no TLS, which is for one machine only."""
     certificate: Path | None = None
+    """What this daemon shows to etcd."""
     key: Path | None = None
+    """Of `certificate`."""
     server_name: str = ""
+    """The name in etcd's certificate, where it differs from the address."""
     user: str = ""
+    """Of etcd's own users, where it has some."""
     password: SecretStr = SecretStr("")
+    """Of `user`. Better given as `SOVEREIGN_MESH_BOARD_PASSWORD` in the environment."""
 
     @model_validator(mode="after")
     def _complete(self) -> BoardSettings:

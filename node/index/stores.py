@@ -31,11 +31,17 @@ class StoreSettings(Settings):
     """
 
     kind: Literal["memory", "qdrant_edge", "qdrant", "milvus"] = "qdrant_edge"
+    """qdrant_edge: embedded. qdrant, milvus: a server. memory: gone at the end, for trying out."""
     url: str = Field(default="", max_length=2048)
+    """Of the server; `http://` for this very machine only."""
     api_key_file: Path | None = None
+    """A file with the key for the server."""
     ca_file: Path | None = None
+    """The authority to check the server with. Left out: those that the system trusts."""
     timeout_s: Annotated[float, Field(ge=1, le=600)] = 10.0
+    """How long the server may take for one call, in seconds."""
     exact_below: int = Field(default=EXACT_BELOW, ge=0, le=10_000_000)
+    """With fewer chunks than this, every search looks at all of them. For qdrant_edge."""
 
     @model_validator(mode="after")
     def _complete(self) -> StoreSettings:

@@ -19,7 +19,7 @@ from control.cli.main import app
 from mesh.core.errors import Reason
 from mesh.core.expectations import read_table, run_table
 from mesh.core.policy import validate_policy
-from tools import errors_table
+from tools import config_reference, errors_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -160,6 +160,12 @@ def test_the_table_of_errors_is_current() -> None:
     assert set(errors_table.words()) == set(Reason)
     assert (ROOT / "docs" / "errors.md").read_text() == errors_table.render(), (
         "run python -m tools.errors_table"
+    )
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == config_reference.render(), (
+        "run python -m tools.config_reference"
     )
 
 
