@@ -34,7 +34,7 @@ MAX_FILES, MAX_ANSWER_BYTES = 32, 256 * 1024
 # RFC 1123 names, as Kubernetes has them; and the keys of a Secret.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
-_METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 ABSENT = 4
 _WORD = re.compile(r"[A-Za-z]{1,64}")
 
@@ -113,7 +113,7 @@ def _reason_in(text: bytes) -> str:
     """The `reason` of a metav1.Status, if it is one word."""
     try:
         found = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     word = found.get("reason") if isinstance(found, dict) else None
     return word if isinstance(word, str) and _WORD.fullmatch(word) else ""
