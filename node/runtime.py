@@ -47,6 +47,8 @@ from node.retrieval.parts import SERVICE_NAMES, Retrieval, RetrievalParts, Surro
 from node.status import StatusPublisher
 from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
 
+# How long the board may take to be listed before the node serves without it (I4), in seconds.
+LISTING_S = 2.0
 # How long calls that were cut off may take to end, and what was served may take to be sent, in seconds.
 CUT_S = 2.0
 FLUSH_S = 2.0
@@ -206,7 +208,7 @@ class NodeRuntime:
         return self.engine.state is EngineState.READY and not self.gate.draining
 
     async def start(self) -> None:
-        """Listens and serves; the engine may become ready later."""
+        """Listens and serves; the engine may become ready later. The board is waited for, not for long."""
         ports = self.server.listen(self.parts.listen)
         if not self.endpoints:
             hosts = (address.rpartition(":")[0] for address in self.parts.listen)
@@ -214,6 +216,9 @@ class NodeRuntime:
         self._adopt(self.board.snapshot)
         self.board.subscribe(self._adopt)
         self.parts.source.subscribe(self._changed)
+        self._run("board", self.board.run())
+        if not await self.board.listed(LISTING_S):
+            _LOG.warning("the board does not answer: starting from what is on disk")
         await self.server.start()
         await self.server.set_serving(True, [placement_service.SERVICE_NAME])
         if self.retrieval is not None:
@@ -223,7 +228,6 @@ class NodeRuntime:
             await self.server.set_serving(True, [evidence_service.SERVICE_NAME])
             self._run("witnessing", self.evidence.run())
         await self.engine.start()
-        self._run("board", self.board.run())
         self._run("oversight", self.oversight.run())
         self._run("status", self.publisher.run())
         self._run("engine", self._follow_engine())

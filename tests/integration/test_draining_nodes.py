@@ -1,9 +1,9 @@
-"""Nodes that go out of service under their callers: cordoned, drained, cut off at the end of the grace."""
+"""Nodes that go out of service and come back under their callers: cordoned, drained, cut off, restarted."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,11 @@ from mesh.client import (
 )
 from mesh.core.errors import MeshError, Reason
 from mesh.core.records import RecordKey, RecordType
-from node.engine.scripted import Script
+from mesh.evidence import MemoryDecisionLog
+from mesh.store.base import WatchBatch
+from mesh.store.memory import MemoryBoard, MemoryStore
+from node.engine.scripted import Script, ScriptedEngine
+from node.runtime import NodeParts, NodeRuntime
 from tests.support.control import client_of
 from tests.support.mesh import Mesh, Node, context, mesh_of
 
@@ -111,3 +115,44 @@ async def test_what_outlives_the_grace_is_cut_off_and_goes_on_elsewhere(mesh: Me
     assert text == undisturbed.text
     cuts = [entry for entry in node.entries if entry["kind"] == "cut"]
     assert [entry["reason"] for entry in cuts] == [Reason.DRAINING.code]
+
+
+class LateStore(MemoryStore):
+    """One whose first listing takes a while."""
+
+    def __init__(self, board: MemoryBoard) -> None:
+        super().__init__(board)
+        self.asked, self.release = asyncio.Event(), asyncio.Event()
+
+    async def watch(self, prefix: str) -> AsyncGenerator[WatchBatch]:
+        self.asked.set()
+        await self.release.wait()
+        async for batch in super().watch(prefix):
+            yield batch
+
+
+async def test_a_node_that_has_just_started_refuses_nobody_for_not_knowing_the_others(mesh: Mesh):
+    """It would say that no node is available, which callers take for an answer."""
+    authority, store = mesh["DE"], LateStore(mesh.board)
+    runtime = NodeRuntime(
+        NodeParts(
+            source=authority.identity.source("/node/fra-3", mesh.bundles),
+            store=store,
+            engine=ScriptedEngine(script=Script(start_s=3600)),
+            log=(log := MemoryDecisionLog()),
+            listen=("127.0.0.1:0",),
+            clock=mesh.clock,
+        )
+    )
+    starting = asyncio.create_task(runtime.start())
+    try:
+        await store.asked.wait()
+        node = Node(runtime, ScriptedEngine(), log)
+        asking = asyncio.create_task(authority.caller("clinic").place(context(["public"]), at=node))
+        await asyncio.wait([asking], timeout=0.2)
+        store.release.set()
+        placed = await asking
+        assert placed.decision.permitted, placed.decision
+    finally:
+        await starting
+        await runtime.stop()
