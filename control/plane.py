@@ -53,6 +53,9 @@ ENROLMENT_LIMITS = ServerLimits(
 # How long the board may take to say that no policy is in force before the first one is published.
 BOARD_TIMEOUT_S = 30.0
 
+# How long the board may take to be listed before requests are placed without it.
+LISTING_S = 2.0
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -137,6 +140,8 @@ class ControlPlane:
             ("first policy", self._publish_first_policy()),
         ):
             self._spawn(name, work)
+        if not await self.board.listed(LISTING_S):
+            _LOG.warning("the board does not answer: starting from what is on disk")
         for server in (self._server, self._door):
             await server.start()
             await server.set_serving(True)

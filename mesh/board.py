@@ -140,6 +140,13 @@ class Board:
         """
         return await self._audience.wait_for(predicate, self._snapshot, timeout)
 
+    async def listed(self, timeout: float) -> bool:
+        """Whether the store is listed, waiting so many seconds for it. Until then nobody's load is known: who
+        places requests now would refuse what others could take."""
+        with contextlib.suppress(TimeoutError):
+            await self.wait_for(lambda _: self._connected, timeout)
+        return self._connected
+
     # --- following the store -----------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -39,7 +39,7 @@ from node.engine.spec import EngineSpec
 from node.evidence.parts import EvidenceParts
 from node.index.embedding import EngineEmbedder, LocalEmbedder, TextEmbedder
 from node.retrieval.parts import RetrievalParts
-from node.runtime import NodeParts, NodeRuntime
+from node.runtime import FLUSH_S, NodeParts, NodeRuntime
 
 _LOG = logging.getLogger("node.daemon")
 
@@ -144,7 +144,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
         await _first(stopping.wait(), runtime.failed.wait())
         await _first(runtime.drain(settings.serving.drain_grace_s), at_once.wait())
     finally:
-        await runtime.stop()
+        await runtime.stop(0.0 if at_once.is_set() else FLUSH_S)
         await pool.aclose()
         await store.aclose()
     _LOG.info("%s has stopped", source.id)

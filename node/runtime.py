@@ -19,6 +19,7 @@ from mesh.board import Board
 from mesh.core.errors import MeshError, Reason
 from mesh.core.placement import Placer
 from mesh.core.policy import PolicyEngine
+from mesh.core.records import RecordKey, RecordType
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import NodeRecord, NodeStatus
 from mesh.evidence.base import EvidenceLog
@@ -45,6 +46,12 @@ from node.reception import Reception
 from node.retrieval.parts import SERVICE_NAMES, Retrieval, RetrievalParts, Surroundings
 from node.status import StatusPublisher
 from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
+
+# How long the board may take to be listed before the node serves without it (I4), in seconds.
+LISTING_S = 2.0
+# How long calls that were cut off may take to end, and what was served may take to be sent, in seconds.
+CUT_S = 2.0
+FLUSH_S = 2.0
 
 _LOG = logging.getLogger(__name__)
 
@@ -201,7 +208,7 @@ class NodeRuntime:
         return self.engine.state is EngineState.READY and not self.gate.draining
 
     async def start(self) -> None:
-        """Listens and serves; the engine may become ready later."""
+        """Listens and serves; the engine may become ready later. The board is waited for, not for long."""
         ports = self.server.listen(self.parts.listen)
         if not self.endpoints:
             hosts = (address.rpartition(":")[0] for address in self.parts.listen)
@@ -209,6 +216,9 @@ class NodeRuntime:
         self._adopt(self.board.snapshot)
         self.board.subscribe(self._adopt)
         self.parts.source.subscribe(self._changed)
+        self._run("board", self.board.run())
+        if not await self.board.listed(LISTING_S):
+            _LOG.warning("the board does not answer: starting from what is on disk")
         await self.server.start()
         await self.server.set_serving(True, [placement_service.SERVICE_NAME])
         if self.retrieval is not None:
@@ -218,7 +228,6 @@ class NodeRuntime:
             await self.server.set_serving(True, [evidence_service.SERVICE_NAME])
             self._run("witnessing", self.evidence.run())
         await self.engine.start()
-        self._run("board", self.board.run())
         self._run("oversight", self.oversight.run())
         self._run("status", self.publisher.run())
         self._run("engine", self._follow_engine())
@@ -227,7 +236,11 @@ class NodeRuntime:
         _LOG.info("%s serves on %s", self.id, ", ".join(self.endpoints))
 
     async def drain(self, grace_s: float) -> None:
-        """Refuses what is new, lets what runs finish, for `grace_s` at most."""
+        """Refuses what is new, lets what runs finish, for `grace_s` at most.
+
+        What does not finish is cut off with DRAINING, which is on record, and which callers take for what it
+        is: they go on elsewhere.
+        """
         self.gate.draining = True
         self._changed()
         await self.server.set_serving(False)
@@ -236,11 +249,25 @@ class NodeRuntime:
             async with asyncio.timeout(grace_s):
                 await self.live.wait_none()
         except TimeoutError:
-            _LOG.warning("%d requests did not finish in %g s", len(self.live), grace_s)
+            left = self.live.review(
+                lambda _: MeshError(
+                    Reason.DRAINING, f"the node ends, and this took longer than {grace_s:g} s"
+                )
+            )
+            _LOG.warning("cut %d requests that did not finish in %g s", left, grace_s)
+            try:
+                async with asyncio.timeout(CUT_S):
+                    await self.live.wait_none()
+            except TimeoutError:
+                _LOG.warning("%d requests do not end", len(self.live))
 
-    async def stop(self) -> None:
-        """Ends everything that was started; what still runs is cancelled."""
-        await self.server.stop(0)
+    async def stop(self, flush_s: float = 0.0) -> None:
+        """Ends everything that was started; what still runs after `flush_s` is cancelled.
+
+        A call that has been served is under way for gRPC until its last bytes are gone: after draining, give
+        them that time.
+        """
+        await self.server.stop(flush_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -287,6 +314,7 @@ class NodeRuntime:
     def _status(self) -> NodeStatus:
         if self.admission.slots != self.engine.capacity:
             self.admission.resize(self.engine.capacity)  # a replica came or went
+        facts = RecordKey(self.id.trust_domain, RecordType.FACTS, self.id.name)
         return NodeStatus(
             ready=self.engine.state is EngineState.READY,
             in_flight=self.admission.in_flight,
@@ -294,6 +322,9 @@ class NodeRuntime:
             capacity=self.engine.capacity,
             draining=self.gate.draining,
             reported_at=self.parts.clock(),
+            # From one moment: what the gate let in by older facts is among `running` (gate.py).
+            running=len(self.live),
+            facts_generation=self.board.snapshot.generations.get(str(facts), (0, ""))[0],
         )
 
     async def _follow_engine(self) -> None:

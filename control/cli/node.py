@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from control.cli.enrol import enrol
+from control.cli.node_drain import drain
+from control.cli.node_listing import node_of, nodes_of
 from control.cli.node_view import facts_lines, node_json, node_lines, node_rows
 from control.cli.output import Output, OutputOption, emit, table
-from control.cli.session import ProfileOption, Session, act, call, open_session
+from control.cli.session import ProfileOption, act, call, open_session
 from mesh import codec
-from mesh.core.errors import MeshError, Reason
 from mesh.core.types import NodeFacts
 from sovereign.mesh.v1 import admin_pb2
-
-POLL_S = 0.25
 
 app = typer.Typer(help="Let nodes join, look at them, take them out of service.")
 
@@ -89,7 +87,7 @@ def list_nodes(profile: ProfileOption = None, output: OutputOption = Output.TEXT
 
     async def work() -> list[admin_pb2.NodeView]:
         async with open_session(profile) as session:
-            return await _nodes(session)
+            return await nodes_of(session)
 
     nodes = act(work(), output)
     columns = ("NODE", "AUTHORITY", "IN", "OPERATOR", "CONTROL", "STATE", "LOAD", "MODELS")
@@ -106,7 +104,7 @@ def describe(name: NameArgument, profile: ProfileOption = None, output: OutputOp
 
     async def work() -> admin_pb2.NodeView:
         async with open_session(profile) as session:
-            return await _node(session, name)
+            return await node_of(session, name)
 
     node = act(work(), output)
     emit(output, node_json(node), *node_lines(node))
@@ -124,35 +122,7 @@ def uncordon(name: NameArgument, profile: ProfileOption = None, output: OutputOp
     _set_cordon(name, False, profile, output)
 
 
-@app.command()
-def drain(
-    name: NameArgument,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.", min=0, max=86_400)] = 300.0,
-    profile: ProfileOption = None,
-    output: OutputOption = Output.TEXT,
-) -> None:
-    """Cordon a node and wait until nothing is under way on it."""
-
-    async def work() -> int:
-        async with open_session(profile) as session:
-            request = admin_pb2.UpdateNodeRequest(node=name, cordoned=True)
-            generation = (await call(session.admin.UpdateNode(request))).generation
-            try:
-                async with asyncio.timeout(timeout):
-                    while await _busy(session, name):  # noqa: ASYNC110  the control plane has no stream
-                        await asyncio.sleep(POLL_S)
-            except TimeoutError:
-                raise MeshError(
-                    Reason.DEADLINE_EXCEEDED, f"{name} is cordoned and still busy after {timeout:g} s"
-                ) from None
-            return generation
-
-    generation = act(work(), output, f"draining {name}")
-    emit(
-        output,
-        {"node": name, "drained": True, "generation": generation},
-        f"{name} is cordoned and idle (record {generation}).",
-    )
+app.command()(drain)
 
 
 def _set_cordon(name: str, cordoned: bool, profile: Path | None, output: Output) -> None:
@@ -170,21 +140,3 @@ def _set_cordon(name: str, cordoned: bool, profile: Path | None, output: Output)
         f"{name} is {state} (record {answer.generation}).",
         *facts_lines(answer.facts),
     )
-
-
-async def _nodes(session: Session) -> list[admin_pb2.NodeView]:
-    answer = await call(session.admin.ListNodes(admin_pb2.ListNodesRequest()))
-    return sorted(answer.nodes, key=lambda n: n.node)
-
-
-async def _node(session: Session, name: str) -> admin_pb2.NodeView:
-    wanted = str(session.node_id(name))
-    for node in await _nodes(session):
-        if node.node == wanted:
-            return node
-    raise MeshError(Reason.NOT_FOUND, f"no node {wanted} is known; see meshctl node list")
-
-
-async def _busy(session: Session, name: str) -> bool:
-    node = await _node(session, name)
-    return node.HasField("status") and bool(node.status.in_flight or node.status.queued)

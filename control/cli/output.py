@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -145,6 +145,16 @@ def progress(what: str, output: Output) -> Iterator[None]:
         return
     with Console(stderr=True).status(what):
         yield
+
+
+@contextmanager
+def following(what: str, output: Output) -> Iterator[Callable[[str], None]]:
+    """The same for what says how far it is: yields what changes the words shown."""
+    if output is Output.JSON or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Console(stderr=True).status(what) as shown:
+        yield lambda words: shown.update(Text(harmless(words)))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], title: str = "") -> Table:

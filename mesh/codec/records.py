@@ -163,7 +163,14 @@ def status_from_payload(payload: bytes, reported_at: float) -> NodeStatus:
     """Reads a NodeStatus; `reported_at` is the statement's not-before, Unix seconds."""
     message = parse(records_pb2.NodeStatus, payload)
     return NodeStatus(
-        message.ready, message.in_flight, message.queued, message.capacity, message.draining, reported_at
+        message.ready,
+        message.in_flight,
+        message.queued,
+        message.capacity,
+        message.draining,
+        reported_at,
+        message.running,
+        message.facts_generation,
     )
 
 
@@ -175,6 +182,8 @@ def status_to_pb(status: NodeStatus) -> records_pb2.NodeStatus:
         queued=status.queued,
         capacity=status.capacity,
         draining=status.draining,
+        running=status.running,
+        facts_generation=status.facts_generation,
     )
 
 

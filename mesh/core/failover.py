@@ -4,7 +4,8 @@ A delivery is one request on its way: it is placed, sent to the first permitted 
 if that node is lost, sent on down the same ranked list or placed anew. Rules kept here:
 
 - A `Send` step names only a node of a placement's own list: failover never widens what was
-  permitted (I1), and a node that failed once is not asked again.
+  permitted (I1), and a node that failed is not asked again before another one has delivered something. A
+  long stream so outlives a restart of every node, one after the other.
 - A permit is good for one use and for a short time: one that is about to expire is not tried, the
   request is placed anew instead.
 - Text already delivered is kept only if the next node serves the very same model (equal digests);
@@ -132,6 +133,7 @@ class Delivery:
     excluded: tuple[SpiffeId, ...] = ()
     placements: int = 1
     delivered: int = 0
+    progressed: bool = False  # whether the current node has delivered something
     digest: str = ""  # of the model that wrote what was delivered
 
 
@@ -245,7 +247,8 @@ def _on_accepted(state: Delivery, event: Accepted, now: float) -> tuple[Delivery
 
 
 def _on_delivered(state: Delivery, event: Delivered, now: float) -> tuple[Delivery, Step]:
-    return replace(state, delivered=state.delivered + event.tokens), Read()
+    progressed = state.progressed or event.tokens > 0
+    return replace(state, delivered=state.delivered + event.tokens, progressed=progressed), Read()
 
 
 def _on_completed(state: Delivery, event: Completed, now: float) -> tuple[Delivery, Step]:
@@ -268,7 +271,8 @@ def _on_lost(state: Delivery, event: Lost, now: float) -> tuple[Delivery, Step]:
     if recovery is Recovery.PLACE:
         state = replace(state, routes=())
     else:
-        state = replace(state, excluded=(*state.excluded, node))
+        before = () if state.progressed else state.excluded
+        state = replace(state, excluded=(*before, node))
     if len(state.tried) >= MAX_ATTEMPTS:
         return _fail(state, event.reason, now)
     return _send_next(state, now)
@@ -288,7 +292,12 @@ def _send_next(state: Delivery, now: float) -> tuple[Delivery, Step]:
         delivered = state.delivered if mode is Mode.RESUMED else 0
         lost = state.tried[-1] if state.tried else None
         sending = replace(
-            state, phase=Phase.SENDING, current=route, routes=state.routes[index + 1 :], delivered=delivered
+            state,
+            phase=Phase.SENDING,
+            current=route,
+            routes=state.routes[index + 1 :],
+            delivered=delivered,
+            progressed=False,
         )
         return sending, Send(route, mode, state.max_tokens - delivered, lost)
     if state.placements >= MAX_PLACEMENTS:

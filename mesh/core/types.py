@@ -355,7 +355,12 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node's load, as it last said; `reported_at` is Unix time in seconds."""
+    """A node's load, as it last said; `reported_at` is Unix time in seconds.
+
+    `running` are all calls under way, of any kind and waiting or not. `facts_generation` is that of its
+    authority's facts by which the node decided when it said so: a node that goes by facts that cordon it
+    refuses whatever comes, so that its `running` only falls from then on.
+    """
 
     ready: bool
     in_flight: int
@@ -363,6 +368,8 @@ class NodeStatus:
     capacity: int
     draining: bool = False
     reported_at: float = 0.0
+    running: int = 0
+    facts_generation: int = 0
 
     @property
     def load(self) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from control.cli.main import run
+from mesh.client import Finished, MeshClient, RequestContext, Sampling, Token
 from mesh.evidence import MemoryDecisionLog
 from mesh.identity.ca import CertificateAuthority
 from mesh.identity.source import SvidSource
@@ -291,6 +292,36 @@ async def test_cordon_drain_and_back(day: Day):
     assert (await client.json(*asked))["permitted"]
     assert "cordoned    yes" in await day.admin.text("node", "cordon", "fra-1")
     _, error = await day.admin.refused(1, "node", "cordon", "nowhere")
+    assert error["reason"] == "NOT_FOUND"
+
+
+async def test_draining_waits_for_what_runs(day: Day):
+    runtime = await day.join()
+    day.engine.script.per_token_s = 0.02
+    desk = await day.client(runtime)
+    asked = RequestContext.of(["public"], "press/leaflet")
+    async with MeshClient.from_profile(desk.profile, renew=False) as client:
+        stream = client.chat(
+            "scripted", "hello", context=asked, sampling=Sampling(max_tokens=4000, ignore_eos=True)
+        )
+        while not isinstance(await anext(stream), Token):
+            pass
+        _, error = await day.admin.refused(1, "node", "drain", "fra-1", "--timeout", "1.5")
+        assert (error["reason"], error["metadata"]["running"]) == ("DEADLINE_EXCEEDED", "1")
+        assert error["message"].endswith("1 running call left")
+        draining = asyncio.create_task(day.admin.json("node", "drain", "fra-1", "--timeout", DEADLINE_S))
+        day.engine.script.per_token_s = 0.0
+        last = [event async for event in stream][-1]
+        assert isinstance(last, Finished)
+        assert last.completion_tokens == 4000
+    drained = await draining
+    assert (drained["drained"], drained["note"]) == (True, "")
+    await runtime.stop()
+    gone = await day.admin.json("node", "drain", "fra-1", "--timeout", DEADLINE_S)
+    assert gone["drained"]
+    assert gone["note"].startswith("it is gone from the board")
+    assert "gone from the board" in await day.admin.text("node", "drain", "fra-1")
+    _, error = await day.admin.refused(1, "node", "drain", "nowhere")
     assert error["reason"] == "NOT_FOUND"
 
 

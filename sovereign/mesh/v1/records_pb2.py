@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsovereign/mesh/v1/records.proto\x12\x11sovereign.mesh.v1\"\x1d\n\x0cPolicyRecord\x12\r\n\x05\x63\x65\x64\x61r\x18\x01 \x01(\t\"\x9a\x01\n\tNodeFacts\x12\x10\n\x08location\x18\x01 \x01(\t\x12\x19\n\x11operator_domicile\x18\x02 \x01(\t\x12\x12\n\ncontroller\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x64min_access\x18\x04 \x03(\t\x12\x12\n\nassurances\x18\x05 \x03(\t\x12\x10\n\x08\x63ordoned\x18\x06 \x01(\x08\x12\x10\n\x08\x64ns_name\x18\x07 \x01(\t\"\xc7\x01\n\nNodeRecord\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12(\n\x06models\x18\x02 \x03(\x0b\x32\x18.sovereign.mesh.v1.Model\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x36\n\x0b\x63ollections\x18\x05 \x03(\x0b\x32!.sovereign.mesh.v1.HeldCollection\x12\x0f\n\x07log_key\x18\x06 \x01(\x0c\x12\x13\n\x0bwitness_key\x18\x07 \x01(\x0cJ\x04\x08\x03\x10\x04\".\n\x0eHeldCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xb6\x01\n\x10\x43ollectionRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12\x17\n\x0f\x65mbedder_digest\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x10\n\x08\x61nalyzer\x18\x05 \x01(\t\x12\n\n\x02k1\x18\x06 \x01(\x01\x12\t\n\x01\x62\x18\x07 \x01(\x01\x12\x16\n\x0e\x61verage_length\x18\x08 \x01(\x01\x12\x14\n\x0c\x63hunk_tokens\x18\t \x01(\r\"j\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12+\n\x05tasks\x18\x04 \x03(\x0e\x32\x1c.sovereign.mesh.v1.ModelTask\"b\n\nNodeStatus\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\r\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"5\n\x0eRevocationList\x12\x12\n\nspiffe_ids\x18\x01 \x03(\t\x12\x0f\n\x07serials\x18\x02 \x03(\t\"C\n\x10\x46\x65\x64\x65rationRecord\x12/\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\"D\n\x0bTrustBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\r\n\x05roots\x18\x02 \x03(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x1c\n\x0cGroupsRecord\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x8f\x01\n\x05Heads\x12>\n\x0bgenerations\x18\x01 \x03(\x0b\x32).sovereign.mesh.v1.Heads.GenerationsEntry\x12\x12\n\nmax_age_ms\x18\x02 \x01(\x03\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*V\n\tModelTask\x12\x1a\n\x16MODEL_TASK_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_TASK_GENERATE\x10\x01\x12\x14\n\x10MODEL_TASK_EMBED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsovereign/mesh/v1/records.proto\x12\x11sovereign.mesh.v1\"\x1d\n\x0cPolicyRecord\x12\r\n\x05\x63\x65\x64\x61r\x18\x01 \x01(\t\"\x9a\x01\n\tNodeFacts\x12\x10\n\x08location\x18\x01 \x01(\t\x12\x19\n\x11operator_domicile\x18\x02 \x01(\t\x12\x12\n\ncontroller\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x64min_access\x18\x04 \x03(\t\x12\x12\n\nassurances\x18\x05 \x03(\t\x12\x10\n\x08\x63ordoned\x18\x06 \x01(\x08\x12\x10\n\x08\x64ns_name\x18\x07 \x01(\t\"\xc7\x01\n\nNodeRecord\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12(\n\x06models\x18\x02 \x03(\x0b\x32\x18.sovereign.mesh.v1.Model\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x36\n\x0b\x63ollections\x18\x05 \x03(\x0b\x32!.sovereign.mesh.v1.HeldCollection\x12\x0f\n\x07log_key\x18\x06 \x01(\x0c\x12\x13\n\x0bwitness_key\x18\x07 \x01(\x0cJ\x04\x08\x03\x10\x04\".\n\x0eHeldCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xb6\x01\n\x10\x43ollectionRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12\x17\n\x0f\x65mbedder_digest\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x10\n\x08\x61nalyzer\x18\x05 \x01(\t\x12\n\n\x02k1\x18\x06 \x01(\x01\x12\t\n\x01\x62\x18\x07 \x01(\x01\x12\x16\n\x0e\x61verage_length\x18\x08 \x01(\x01\x12\x14\n\x0c\x63hunk_tokens\x18\t \x01(\r\"j\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12+\n\x05tasks\x18\x04 \x03(\x0e\x32\x1c.sovereign.mesh.v1.ModelTask\"\x8d\x01\n\nNodeStatus\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\r\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x18\n\x10\x66\x61\x63ts_generation\x18\x07 \x01(\x04\"5\n\x0eRevocationList\x12\x12\n\nspiffe_ids\x18\x01 \x03(\t\x12\x0f\n\x07serials\x18\x02 \x03(\t\"C\n\x10\x46\x65\x64\x65rationRecord\x12/\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1e.sovereign.mesh.v1.TrustBundle\"D\n\x0bTrustBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\r\n\x05roots\x18\x02 \x03(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x1c\n\x0cGroupsRecord\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x8f\x01\n\x05Heads\x12>\n\x0bgenerations\x18\x01 \x03(\x0b\x32).sovereign.mesh.v1.Heads.GenerationsEntry\x12\x12\n\nmax_age_ms\x18\x02 \x01(\x03\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*V\n\tModelTask\x12\x1a\n\x16MODEL_TASK_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_TASK_GENERATE\x10\x01\x12\x14\n\x10MODEL_TASK_EMBED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HEADS_GENERATIONSENTRY']._loaded_options = None
   _globals['_HEADS_GENERATIONSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELTASK']._serialized_start=1255
-  _globals['_MODELTASK']._serialized_end=1341
+  _globals['_MODELTASK']._serialized_start=1299
+  _globals['_MODELTASK']._serialized_end=1385
   _globals['_POLICYRECORD']._serialized_start=54
   _globals['_POLICYRECORD']._serialized_end=83
   _globals['_NODEFACTS']._serialized_start=86
@@ -47,18 +47,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONRECORD']._serialized_end=675
   _globals['_MODEL']._serialized_start=677
   _globals['_MODEL']._serialized_end=783
-  _globals['_NODESTATUS']._serialized_start=785
-  _globals['_NODESTATUS']._serialized_end=883
-  _globals['_REVOCATIONLIST']._serialized_start=885
-  _globals['_REVOCATIONLIST']._serialized_end=938
-  _globals['_FEDERATIONRECORD']._serialized_start=940
-  _globals['_FEDERATIONRECORD']._serialized_end=1007
-  _globals['_TRUSTBUNDLE']._serialized_start=1009
-  _globals['_TRUSTBUNDLE']._serialized_end=1077
-  _globals['_GROUPSRECORD']._serialized_start=1079
-  _globals['_GROUPSRECORD']._serialized_end=1107
-  _globals['_HEADS']._serialized_start=1110
-  _globals['_HEADS']._serialized_end=1253
-  _globals['_HEADS_GENERATIONSENTRY']._serialized_start=1203
-  _globals['_HEADS_GENERATIONSENTRY']._serialized_end=1253
+  _globals['_NODESTATUS']._serialized_start=786
+  _globals['_NODESTATUS']._serialized_end=927
+  _globals['_REVOCATIONLIST']._serialized_start=929
+  _globals['_REVOCATIONLIST']._serialized_end=982
+  _globals['_FEDERATIONRECORD']._serialized_start=984
+  _globals['_FEDERATIONRECORD']._serialized_end=1051
+  _globals['_TRUSTBUNDLE']._serialized_start=1053
+  _globals['_TRUSTBUNDLE']._serialized_end=1121
+  _globals['_GROUPSRECORD']._serialized_start=1123
+  _globals['_GROUPSRECORD']._serialized_end=1151
+  _globals['_HEADS']._serialized_start=1154
+  _globals['_HEADS']._serialized_end=1297
+  _globals['_HEADS_GENERATIONSENTRY']._serialized_start=1247
+  _globals['_HEADS_GENERATIONSENTRY']._serialized_end=1297
 # @@protoc_insertion_point(module_scope)

@@ -99,18 +99,22 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., context_tokens: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[ModelTask, str]]] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("ready", "in_flight", "queued", "capacity", "draining")
+    __slots__ = ("ready", "in_flight", "queued", "capacity", "draining", "running", "facts_generation")
     READY_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    FACTS_GENERATION_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     in_flight: int
     queued: int
     capacity: int
     draining: bool
-    def __init__(self, ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., capacity: _Optional[int] = ..., draining: _Optional[bool] = ...) -> None: ...
+    running: int
+    facts_generation: int
+    def __init__(self, ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., capacity: _Optional[int] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., facts_generation: _Optional[int] = ...) -> None: ...
 
 class RevocationList(_message.Message):
     __slots__ = ("spiffe_ids", "serials")

@@ -140,6 +140,20 @@ def test_the_list_is_exhausted_so_it_is_placed_anew_without_the_lost_ones():
     )
 
 
+def test_a_node_is_asked_again_once_another_has_delivered():
+    """A stream that lasts longer than a restart of every node comes back to the first."""
+    begun = (Accepted(SAME), Delivered(2))
+    state, steps = run(fresh(), Placed((route(DE), route(FR))), *begun, Lost(Reason.DRAINING), *begun)
+    assert steps[3] == Send(route(FR), Mode.RESUMED, 8, state.tried[0])
+    state, steps = run(state, Lost(Reason.DRAINING), Placed((route(DE),)))
+    assert steps[0] == AskPlacement((FR,))
+    assert isinstance(steps[1], Send)
+    assert steps[1].route.node == DE
+    # one that has only accepted has proved nothing
+    _, steps = run(state, Accepted(SAME), Delivered(0), Lost(Reason.NODE_LOST))
+    assert steps[-1] == AskPlacement((FR, DE))
+
+
 def test_a_refusal_at_once_keeps_the_placements_reason():
     _, steps = run(fresh(), Placed((), Reason.NOT_PERMITTED))
     assert isinstance(steps[-1], Fail)
