@@ -29,6 +29,7 @@ from typing import Any
 from mesh.identity.keys import key_to_pem
 from tests.support.cluster.manifests import (
     Manifest,
+    NotThereYet,
     Pod,
     environment_of,
     expand,
@@ -52,6 +53,7 @@ SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 DEADLINE_S = 60.0
 GRACE_S = 20.0
 POLL_S = 0.1
+BACK_OFF_S, RESTARTS = 0.5, 30
 # Folders that an image has empty, and this machine does not.
 EMPTY = ("/tmp", "/home", "/mnt", "/media", "/srv", "/run", "/opt")
 PATH = "/opt/sovereign-mesh/bin:/usr/local/bin:/usr/bin:/bin"
@@ -63,15 +65,25 @@ class PodFailed(AssertionError):
 
 @dataclass
 class Running:
-    """A pod that was started."""
+    """A pod on its way: waiting for what it mounts, its init containers one by one, its containers."""
 
     pod: Pod
     address: str
-    volumes: Mapping[str, Path]
     log: Path
+    volumes: Mapping[str, Path] | None = None
+    initialised: int = 0
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ready: bool = False
+    done: bool = False
     restarts: int = 0
+    not_before: float = 0.0
+    waits_for: str = ""
+
+    @property
+    def tail(self) -> str:
+        """The end of its log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return f"--- {self.pod.name} {self.waits_for}\n{text[-4000:]}"
 
 
 class Cluster:
@@ -95,43 +107,36 @@ class Cluster:
     # --- Helm ---------------------------------------------------------------------------------------
 
     def install(self) -> None:
-        """`helm install --wait`: hooks before, the release, ready pods, hooks after."""
+        """`helm install --wait --wait-for-jobs`."""
         for kind in ("ServiceAccount", "ConfigMap", "Secret"):  # Helm makes these before what needs them
             self._objects |= {
                 key_of(each): each for each in self.manifests if each["kind"] == kind and not hooks_of(each)
             }
         self._hooks("pre-install")
-        for manifest in self.manifests:
-            if not hooks_of(manifest):
-                self._objects[key_of(manifest)] = manifest
-        jobs = []
-        for manifest in self.manifests:
-            if hooks_of(manifest):
-                continue
+        ours = [each for each in self.manifests if not hooks_of(each)]
+        self._objects |= {key_of(each): each for each in ours}
+        for manifest in ours:
             for pod in pods_of(manifest, NAMESPACE):
-                jobs += [pod] if pod.runs_to_its_end else []
-                self._init_and_start(pod)
-        for pod in jobs:
-            self.finish(pod.name)
-        self.wait_ready()
+                self._create(pod)
+        self.wait()
         self._hooks("post-install")
 
-    def upgrade(self, manifests: Sequence[Manifest] | None = None) -> None:
-        """`helm upgrade`: hooks before and after; pods whose template changed are replaced one by one."""
-        before = {key_of(each): each for each in self.manifests}
-        self.manifests = [each for each in (manifests or self.manifests) if each]
+    def upgrade(self, manifests: Sequence[Manifest]) -> None:
+        """`helm upgrade --wait`: new Jobs run, pods whose template changed are replaced one by one."""
+        before, self.manifests = self._objects, [each for each in manifests if each]
         self._hooks("pre-upgrade")
-        for manifest in self.manifests:
-            if hooks_of(manifest):
-                continue
-            self._objects[key_of(manifest)] = manifest
+        ours = [each for each in self.manifests if not hooks_of(each)]
+        self._objects = before | {key_of(each): each for each in ours}
+        for manifest in ours:
             if before.get(key_of(manifest), {}).get("spec") == manifest.get("spec"):
                 continue
+            if manifest["kind"] == "Job" and key_of(manifest) in before:
+                raise LookupError(f"{key_of(manifest)}: the template of a Job cannot be changed")
             for pod in reversed(list(pods_of(manifest, NAMESPACE))):
                 if pod.name in self.running:
                     self.stop(pod.name)
-                self._init_and_start(pod)
-                self.finish(pod.name) if pod.runs_to_its_end else self.wait_ready()
+                self._create(pod)
+                self.wait()
         self._hooks("post-upgrade")
 
     def test(self) -> dict[str, str]:
@@ -140,19 +145,15 @@ class Cluster:
 
     def run_cron_job(self, name: str) -> str:
         """What would run at its time, now; the log."""
-        pod = job_pod(self._objects[f"CronJob/{name}"], NAMESPACE)
-        self._init_and_start(pod)
-        return self.finish(pod.name)
+        return self._finish(job_pod(self._objects[f"CronJob/{name}"], NAMESPACE))
 
     def _hooks(self, moment: str) -> dict[str, str]:
         logs = {}
         for group in hooks_at(self.manifests, moment):
-            for manifest in group:
-                self._objects[key_of(manifest)] = manifest
+            self._objects |= {key_of(each): each for each in group}
             for manifest in group:
                 for pod in pods_of(manifest, NAMESPACE):
-                    self._init_and_start(pod)
-                    logs[pod.name] = self.finish(pod.name)
+                    logs[pod.name] = self._finish(pod)
         return logs
 
     # --- pods ---------------------------------------------------------------------------------------
@@ -170,46 +171,39 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise PodFailed(f"{name}/{container} had to be killed\n{self._tail(running)}") from None
+                raise PodFailed(f"{name}/{container} had to be killed\n{running.tail}") from None
+
+    def kill(self, name: str) -> None:
+        """A pod is gone at once, as with its machine."""
+        running = self.running.pop(name)
+        for process in running.processes.values():
+            process.kill()
+            process.wait()
+        self._publish()
 
     def start(self, name: str) -> None:
-        """A pod of the release that was stopped, again."""
-        (pod,) = [
-            pod for each in self._objects.values() for pod in pods_of(each, NAMESPACE) if pod.name == name
-        ]
-        self._init_and_start(pod)
+        """A pod of the release that was stopped, again; `wait` waits for it."""
+        pods = (pod for each in self._objects.values() for pod in pods_of(each, NAMESPACE))
+        self._create(next(pod for pod in pods if pod.name == name))
 
-    def finish(self, name: str) -> str:
-        """Waits until a Job's or a test's pod is done; its log. It is tried again as its Job says."""
-        running = self.running[name]
-        manifest = self._objects.get(running.pod.owner, {"spec": {}})
-        tries = 1 + int(manifest["spec"].get("backoffLimit", 6 if manifest.get("kind") == "Job" else 0))
-        for left in reversed(range(min(tries, 3))):
-            codes = {n: process.wait(DEADLINE_S) for n, process in running.processes.items()}
-            if not any(codes.values()):
-                del self.running[name]
-                return running.log.read_text(errors="replace")
-            if not left:
-                raise PodFailed(f"{name} ended with {codes}\n{self._tail(running)}")
-            self._init_and_start(running.pod)
-            running = self.running[name]
-        raise AssertionError
-
-    def wait_ready(self) -> None:
-        """Until every pod that stays is ready; a container that ended is started again, a few times."""
-        deadline = time.monotonic() + DEADLINE_S
+    def wait(self, deadline_s: float = DEADLINE_S) -> None:
+        """Until every pod is ready or, where it is one of a Job, done."""
+        deadline = time.monotonic() + deadline_s
         while True:
-            late = [each for each in self.running.values() if not each.pod.runs_to_its_end]
-            late = [each for each in late if not self._is_ready(each)]
+            for running in list(self.running.values()):
+                self._advance(running)
             self._publish()
+            late = [each for each in self.running.values() if not (each.ready or each.done)]
             if not late:
                 return
-            for each in late:
-                self._heal(each)
             if time.monotonic() > deadline:
-                tails = "\n".join(f"--- {each.pod.name}\n{self._tail(each)}" for each in late)
-                raise PodFailed(f"not ready: {', '.join(each.pod.name for each in late)}\n{tails}")
+                names = ", ".join(each.pod.name for each in late)
+                raise PodFailed(f"neither ready nor done: {names}\n" + "\n".join(each.tail for each in late))
             time.sleep(POLL_S)
+
+    def log(self, name: str) -> str:
+        """All that a pod has said."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def exec(self, name: str, container: str, command: Sequence[str]) -> str:
         """`kubectl exec`: standard output; PodFailed with standard error."""
@@ -235,23 +229,73 @@ class Cluster:
 
     # --- within -------------------------------------------------------------------------------------
 
-    def _init_and_start(self, pod: Pod) -> None:
-        address = self._lab.addresses[pod.name]
+    def _create(self, pod: Pod) -> None:
         log = self.folder / f"{pod.name}.log"
-        running = Running(pod, address, self._volumes.of(pod), log)
-        self.running[pod.name] = running
-        self._publish()
-        for container in pod.spec.get("initContainers", ()):
-            for left in reversed(range(3)):
-                code = self._run(running, container, log).wait(DEADLINE_S)
-                if code == 0:
-                    break
-                if not left or pod.spec.get("restartPolicy") == "Never":
-                    raise PodFailed(
-                        f"{pod.name}/{container['name']} ended with {code}\n{self._tail(running)}"
-                    )
-        for container in pod.spec["containers"]:
-            running.processes[container["name"]] = self._run(running, container, log)
+        self.running[pod.name] = Running(pod, self._lab.addresses[pod.name], log)
+
+    def _finish(self, pod: Pod) -> str:
+        self._create(pod)
+        self.wait()
+        del self.running[pod.name]
+        return self.log(pod.name)
+
+    def _advance(self, running: Running) -> None:
+        """What the kubelet does next for a pod, if it is time; never waits for anything."""
+        if running.done or time.monotonic() < running.not_before:
+            return
+        pod = running.pod
+        try:
+            if running.volumes is None:
+                running.volumes = self._volumes.of(pod)
+            elif not running.ready:
+                self._volumes.refresh(pod, running.volumes)
+            running.waits_for = ""
+            inits = pod.spec.get("initContainers", ())
+            if running.initialised < len(inits):
+                self._initialise(running, inits[running.initialised])
+                return
+            for container in pod.spec["containers"]:
+                if container["name"] not in running.processes:
+                    running.processes[container["name"]] = self._run(running, container, running.log)
+        except NotThereYet as error:
+            running.waits_for = f"(waits: {error})"
+            return
+        ended = {name: process.poll() for name, process in running.processes.items()}
+        if pod.runs_to_its_end and all(code == 0 for code in ended.values()):
+            running.done = True
+            return
+        for name, code in ended.items():
+            if code is not None and not (pod.runs_to_its_end and code == 0):
+                del running.processes[name]
+                self._restart_later(running, name, code)
+        running.ready = not pod.runs_to_its_end and self._is_ready(running)
+
+    def _initialise(self, running: Running, container: Mapping[str, Any]) -> None:
+        name = f"init {container['name']}"
+        process = running.processes.get(name)
+        if process is None:
+            running.processes[name] = self._run(running, container, running.log)
+            return
+        code = process.poll()
+        if code is None:
+            return
+        del running.processes[name]
+        if code == 0:
+            running.initialised += 1
+        else:
+            self._restart_later(running, name, code)
+
+    def _restart_later(self, running: Running, container: str, code: int) -> None:
+        """The kubelet's back-off, in small."""
+        running.restarts += 1
+        running.not_before = time.monotonic() + BACK_OFF_S
+        never = running.pod.spec.get("restartPolicy") == "Never"
+        owner = self._objects.get(running.pod.owner, {})
+        limit = owner.get("spec", {}).get("backoffLimit", 6) if owner.get("kind") == "Job" else RESTARTS
+        if never and owner.get("kind") == "Job":
+            running.initialised, running.volumes = 0, None  # the Job makes a new pod
+        if running.restarts > (0 if never and owner.get("kind") != "Job" else limit):
+            raise PodFailed(f"{running.pod.name}/{container} ended with {code}\n{running.tail}")
 
     def _run(
         self,
@@ -346,14 +390,11 @@ class Cluster:
 
     def _is_ready(self, running: Running) -> bool:
         for container in running.pod.spec["containers"]:
-            if running.processes[container["name"]].poll() is not None:
-                running.ready = False
+            if container["name"] not in running.processes:
                 return False
             probe = container.get("readinessProbe")
             if probe is not None and not self._passes(running, container, probe):
-                running.ready = False
                 return False
-        running.ready = True
         return True
 
     def _passes(self, running: Running, container: Mapping[str, Any], probe: Mapping[str, Any]) -> bool:
@@ -372,16 +413,6 @@ class Cluster:
             raise LookupError(f"{running.pod.owner}: a probe that these tests do not understand")
         self._prober.write(asked)
         return bool(self._prober.read(DEADLINE_S)["passes"])
-
-    def _heal(self, running: Running) -> None:
-        """The kubelet's restart policy, without its back-off: five times."""
-        for container in running.pod.spec["containers"]:
-            if running.processes[container["name"]].poll() is None:
-                continue
-            running.restarts += 1
-            if running.restarts > 5:
-                raise PodFailed(f"{running.pod.name} ends again and again\n{self._tail(running)}")
-            running.processes[container["name"]] = self._run(running, container, running.log)
 
     def _publish(self) -> None:
         """Names that lead somewhere, into the file that every pod has as /etc/hosts."""
@@ -424,10 +455,6 @@ class Cluster:
         api = self._lab.start(API, command, self.folder / "api.log", stdout=subprocess.PIPE)
         if not api.stdout.readline():  # type: ignore[union-attr]
             raise PodFailed((self.folder / "api.log").read_text())
-
-    @staticmethod
-    def _tail(running: Running) -> str:
-        return running.log.read_text(errors="replace")[-4000:] if running.log.exists() else ""
 
 
 def rules_of(manifests: Iterable[Manifest]) -> dict[str, list[Mapping[str, Any]]]:

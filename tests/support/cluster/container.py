@@ -51,7 +51,7 @@ def build(spec: dict[str, Any], scratch: Path) -> Path:
     for target in bare:  # what this machine has there is none of the image's
         mount("tmpfs", target, "tmpfs", 0, "mode=1777")
     for each in sorted(spec["mounts"], key=lambda one: str(one["target"])):
-        source, target = Path(each["source"]), root / str(each["target"]).lstrip("/")
+        source, target = Path(each["source"]), inside(root, each["target"])
         if source.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         elif not target.exists():
@@ -63,6 +63,17 @@ def build(spec: dict[str, Any], scratch: Path) -> Path:
     for target in (root, *bare) if spec["read_only_root"] else ():
         mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
     return root
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where a path of the container lies from here; its links lead to places in the container."""
+    found = root
+    for part in Path(path).relative_to("/").parts:
+        found = found / part
+        if found.is_symlink():
+            target = found.readlink()
+            found = inside(root, str(target)) if target.is_absolute() else found.parent / target
+    return found
 
 
 def become(spec: dict[str, Any]) -> None:

@@ -62,6 +62,10 @@ _OF_THE_RUNTIME = frozenset(
 )
 
 
+class NotThereYet(LookupError):
+    """Something that a pod mounts or reads does not exist; it may still be made."""
+
+
 @dataclass(frozen=True)
 class Pod:
     """One pod to run. `claims` are the volumes that a StatefulSet makes for it: volume name to claim name."""
@@ -170,7 +174,7 @@ def environment_of(
             if key in each:
                 found = data(kind, each[key]["name"])
                 if found is None and not each[key].get("optional"):
-                    raise LookupError(f"{pod.owner}: needs {kind}/{each[key]['name']}")
+                    raise NotThereYet(f"{pod.owner}: needs {kind}/{each[key]['name']}")
                 made |= {name: value.decode() for name, value in (found or {}).items()}
     for each in container.get("env", ()):
         if "valueFrom" not in each:
@@ -197,7 +201,7 @@ def _value_from(source: Mapping[str, Any], pod: Pod, address: str, data: Any) ->
                 return str(found[reference["key"]].decode())
             if reference.get("optional"):
                 return None
-            raise LookupError(f"{pod.owner}: needs {kind}/{reference['name']} with {reference['key']}")
+            raise NotThereYet(f"{pod.owner}: needs {kind}/{reference['name']} with {reference['key']}")
     raise LookupError(f"{pod.owner}: a variable from {', '.join(source)} is not understood by these tests")
 
 
