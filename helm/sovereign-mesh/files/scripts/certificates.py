@@ -1,8 +1,8 @@
-"""Makes a CA of a release's own, and certificates under it: for etcd, or for the way from a node to its Ray workers.
+"""Makes a CA of a release's own, and certificates under it: for etcd, or for a node's way to its Ray workers.
 
-The CA vouches for that one way and for nothing of the mesh, whose identities come from the authority. RSA for etcd,
-since etcd before 3.5.8 needs it (mesh/identity/board_certificate.py says why); P-256 for everything else. Writes
-OUT/NAME/{ca.crt,tls.crt,tls.key}, the CA as "ca".
+The CA vouches for that one way and for nothing of the mesh, whose identities come from the authority. RSA for
+etcd, since etcd before 3.5.8 needs it (mesh/identity/board_certificate.py says why); P-256 for everything
+else. Writes OUT/NAME/{ca.crt,tls.crt,tls.key}, the CA as "ca".
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Names nodes in a profile, so that they are asked first where a request may go: PROFILE.yaml NAME=HOST:PORT ..."""
+"""Names nodes in a profile, so that they are asked first: PROFILE.yaml NAME=HOST:PORT ..."""
 
 import sys
 from pathlib import Path
