@@ -9,7 +9,10 @@ cp "$SNAPSHOT" "$kept.part"
 (cd "$BACKUP_DIR" && sha256sum "$(basename "$kept").part" | sed 's/\.part$//' > "$(basename "$kept").sha256")
 sync "$kept.part"
 mv "$kept.part" "$kept"
-ls -1t "$BACKUP_DIR"/etcd-*.db | tail -n "+$((KEEP + 1))" | while read -r old; do
-  rm -f "$old" "$old.sha256"
+# The names sort by their date.
+set -- "$BACKUP_DIR"/etcd-*.db
+while [ $# -gt "$KEEP" ]; do
+  rm -f "$1" "$1.sha256"
+  shift
 done
 ls -l "$kept"

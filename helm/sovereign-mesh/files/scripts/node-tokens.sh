@@ -17,6 +17,7 @@ for node in $NODES; do
 done
 [ -n "$missing" ] || exit 0
 
+# shellcheck source=admin.sh
 . "$(dirname "$0")/admin.sh"
 for node in $missing; do
   # FACTS are several words: country codes and assurances, checked by the chart's schema.

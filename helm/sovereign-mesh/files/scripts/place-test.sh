@@ -17,6 +17,7 @@ if [ -n "$PROFILE_TGZ" ]; then
   profile=$(dirname "$(find "$WORK_DIR/client" -name profile.yaml | head -n 1)")
   [ -f "$profile/profile.yaml" ] || { echo "$PROFILE_TGZ holds no profile" >&2; exit 1; }
 elif [ -n "$CONTROL" ] && [ -d "$AUTHORITY_DIR" ]; then
+  # shellcheck source=admin.sh
   . "$scripts/admin.sh"
   rm -rf "$WORK_DIR/client"
   meshctl client issue "helm-test-$(date +%s)" --tenant helm-test --ttl 600 --out "$WORK_DIR/client" > /dev/null
@@ -25,6 +26,8 @@ else
   echo "no client's profile: see test.profileSecretName"
   exit 0
 fi
+# NODES are several words.
+# shellcheck disable=SC2086
 python "$scripts/profile-nodes.py" "$profile/profile.yaml" $NODES
 
 export MESHCTL_PROFILE="$profile"
