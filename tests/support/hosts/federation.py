@@ -26,13 +26,12 @@ from typing import Any
 import yaml
 
 from mesh.core.retrieval import CollectionSpec
-from mesh.core.types import DataClass
+from mesh.core.types import DataClass, SpiffeId
 from mesh.identity.board_certificate import make_board_certificate
 from mesh.identity.ca import MAX_TTL_S, CertificateAuthority
 from mesh.identity.keys import key_to_pem, make_key_and_csr
 from mesh.identity.leaf import chain_to_pem
 from mesh.identity.names import dns_name_of
-from mesh.core.types import SpiffeId
 from mesh.sdk.profile import Profile
 from mesh.store.etcd_server import find_etcd
 from node.index.documents import DocumentMeta
