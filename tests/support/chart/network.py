@@ -109,38 +109,51 @@ def _is_port(rule: Manifest, called: Endpoint, port: int, protocol: str) -> bool
     return bool(wanted <= port <= rule.get("endPort", wanted))
 
 
-def _passes(
-    policies: Iterable[Manifest],
-    pod: Endpoint,
-    other: Endpoint,
-    called: Endpoint,
-    port: int,
-    protocol: str,
-    direction: str,
-) -> bool:
+def _ways(
+    policies: Iterable[Manifest], pod: Endpoint, other: Endpoint, direction: str
+) -> list[Sequence[Manifest]] | None:
+    """The ports of each rule that lets `other` through in a direction of `pod`; None if that is open."""
     if not pod.is_pod:
-        return True
+        return None
     closing = [policy for policy in policies if closes(policy, pod, direction)]
     if not closing:
-        return True
+        return None
     rules, peers = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
-    return any(
-        (not rule.get(peers) or any(_is_peer(peer, pod.namespace, other) for peer in rule[peers]))
-        and (not rule.get("ports") or any(_is_port(item, called, port, protocol) for item in rule["ports"]))
+    return [
+        rule.get("ports") or []
         for policy in closing
         for rule in policy["spec"].get(rules) or []
-    )
+        if not rule.get(peers) or any(_is_peer(peer, pod.namespace, other) for peer in rule[peers])
+    ]
+
+
+def open_ports(
+    policies: Sequence[Manifest],
+    caller: Endpoint,
+    called: Endpoint,
+    ports: Iterable[int],
+    protocol: str = "TCP",
+) -> set[int]:
+    """Those of `ports` on which `caller` may open a connection to `called`. A pod may always call itself."""
+    if caller == called:
+        return set(ports)
+    both = [_ways(policies, caller, called, "Egress"), _ways(policies, called, caller, "Ingress")]
+    return {
+        port
+        for port in ports
+        if all(
+            ways is None
+            or any(not way or any(_is_port(item, called, port, protocol) for item in way) for way in ways)
+            for ways in both
+        )
+    }
 
 
 def passes(
     policies: Sequence[Manifest], caller: Endpoint, called: Endpoint, port: int, protocol: str = "TCP"
 ) -> bool:
-    """Whether `caller` may open a connection to `called` on this port. A pod may always call itself."""
-    if caller == called:
-        return True
-    return _passes(policies, caller, called, called, port, protocol, "Egress") and _passes(
-        policies, called, caller, called, port, protocol, "Ingress"
-    )
+    """Whether `caller` may open a connection to `called` on this port."""
+    return bool(open_ports(policies, caller, called, [port], protocol))
 
 
 def boundaries(policies: Iterable[Manifest]) -> tuple[list[str], list[int]]:
