@@ -21,7 +21,7 @@ from mesh.core.types import SpiffeId, jurisdiction_of
 from mesh.identity.bundle import dump_bundle
 from mesh.identity.ca import MAX_TTL_S, CertificateAuthority
 from mesh.identity.keys import make_key_and_csr
-from mesh.identity.private_files import make_private_directory, write_file
+from mesh.identity.private_files import read_file, write_file
 from mesh.sdk.profile import ControlPlane, Profile
 
 CA = "ca"
@@ -37,6 +37,7 @@ ControlOption = Annotated[
 EnrolmentOption = Annotated[
     str, typer.Option("--enrolment", help="Where machines will enrol.", metavar="HOST:PORT")
 ]
+BoardOption = Annotated[str, typer.Option("--board", help="An etcd endpoint.", metavar="HOST:PORT")]
 
 
 @app.command()
@@ -47,33 +48,67 @@ def init(
     ],
     control: ControlOption = "127.0.0.1:7443",
     enrolment: EnrolmentOption = "127.0.0.1:7444",
-    board: Annotated[
-        str, typer.Option("--board", help="An etcd endpoint.", metavar="HOST:PORT")
-    ] = "127.0.0.1:2379",
+    board: BoardOption = "127.0.0.1:2379",
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Make a certificate authority, the first administrator and a configuration for mesh-control."""
+    _require_new(directory, trust_domain)
+    with progress("making keys", output):
+        ca = CertificateAuthority.create(directory / CA, trust_domain, time.time)
+        _found(ca, directory, control, enrolment, board)
+    _tell(ca, directory, output)
+
+
+@app.command()
+def adopt(
+    directory: Annotated[Path, typer.Argument(help="New directory for everything.", metavar="DIR")],
+    trust_domain: Annotated[
+        str, typer.Option("--trust-domain", help="Country first, such as de.mesh.example.")
+    ],
+    ca_certificate: Annotated[
+        Path, typer.Option("--ca-certificate", help="The root, in PEM, such as cert-manager's tls.crt.")
+    ],
+    ca_key: Annotated[Path, typer.Option("--ca-key", help="Its ECDSA P-256 key, in PEM.")],
+    control: ControlOption = "127.0.0.1:7443",
+    enrolment: EnrolmentOption = "127.0.0.1:7444",
+    board: BoardOption = "127.0.0.1:2379",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """The same with a root that exists already: self-signed, constrained to the trust domain's names."""
+    _require_new(directory, trust_domain)
+    # The files may be anybody's, such as a mounted Secret's; the copy is the owner's alone.
+    certificate_pem, key_pem = read_file(ca_certificate), read_file(ca_key)
+    with progress("making keys", output):
+        ca = CertificateAuthority.adopt(directory / CA, trust_domain, certificate_pem, key_pem, time.time)
+        _found(ca, directory, control, enrolment, board)
+    _tell(ca, directory, output)
+
+
+def _require_new(directory: Path, trust_domain: str) -> None:
     if directory.exists() and any(directory.iterdir()):
         raise MeshError(Reason.CONFIG_INVALID, f"{directory} is not empty: an authority is never overwritten")
     jurisdiction_of(SpiffeId(trust_domain, "/authority").trust_domain)  # before anything is written
-    with progress("making keys", output):
-        make_private_directory(directory)
-        ca = CertificateAuthority.create(directory / CA, trust_domain, time.time)
-        write_file(directory / BUNDLE, dump_bundle(ca.bundle), mode=0o644)
-        text = example_config(trust_domain, listen=control, enrolment=enrolment, board=board)
-        write_file(directory / CONFIG, text.encode(), mode=0o644)
-        _make_admin(ca, FIRST_ADMIN, directory / FIRST_ADMIN, control, enrolment)
+
+
+def _found(ca: CertificateAuthority, directory: Path, control: str, enrolment: str, board: str) -> None:
+    write_file(directory / BUNDLE, dump_bundle(ca.bundle), mode=0o644)
+    text = example_config(ca.trust_domain, listen=control, enrolment=enrolment, board=board)
+    write_file(directory / CONFIG, text.encode(), mode=0o644)
+    _make_admin(ca, FIRST_ADMIN, directory / FIRST_ADMIN, control, enrolment)
+
+
+def _tell(ca: CertificateAuthority, directory: Path, output: Output) -> None:
     emit(
         output,
         {
-            "trust_domain": trust_domain,
+            "trust_domain": ca.trust_domain,
             "authority_directory": str(directory / CA),
             "bundle": str(directory / BUNDLE),
             "config": str(directory / CONFIG),
             "profile": str(directory / FIRST_ADMIN),
             **bundle_json(ca.bundle),
         },
-        f"Authority {trust_domain} is in {directory}:",
+        f"Authority {ca.trust_domain} is in {directory}:",
         f"  {CA}/  its root key; back it up and let nobody read it",
         f"  {BUNDLE}  its trust bundle, for other authorities and for machines that enrol",
         f"  {CONFIG}  for: mesh-control --config {directory / CONFIG}",

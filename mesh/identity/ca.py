@@ -78,9 +78,52 @@ class CertificateAuthority:
         It appears complete or not at all. Raises CONFIG_INVALID if something is there already,
         IDENTITY_MALFORMED or COUNTRY_UNKNOWN for a trust domain whose first label is no country.
         """
-        target = Path(directory)
         SpiffeId(trust_domain, AUTHORITY_PATH)
         jurisdiction_of(trust_domain)
+        key = generate_key()
+        root = _self_signed_root(key, trust_domain, clock())
+        return cls._store(Path(directory), root, key, trust_domain, clock)
+
+    @classmethod
+    def adopt(
+        cls,
+        directory: Path | str,
+        trust_domain: str,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        clock: Callable[[], float],
+    ) -> CertificateAuthority:
+        """The same around a root that somebody else made, such as cert-manager.
+
+        It has to be what `create` would have made: self-signed, ECDSA P-256, critical name constraints for
+        the trust domain alone, the trust domain as its URI name, and valid now. Raises BUNDLE_INVALID,
+        CONFIG_INVALID, IDENTITY_EXPIRED and what `create` raises.
+        """
+        SpiffeId(trust_domain, AUTHORITY_PATH)
+        jurisdiction_of(trust_domain)
+        try:
+            chain = chain_from_pem(certificate_pem)
+        except MeshError as error:
+            raise MeshError(Reason.BUNDLE_INVALID, f"the root certificate: {error.message}") from None
+        if len(chain) != 1:
+            raise MeshError(Reason.BUNDLE_INVALID, "the root certificate: expected one, in PEM")
+        root = read_root(chain[0], trust_domain)
+        try:
+            root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        except x509.ExtensionNotFound:
+            raise MeshError(Reason.BUNDLE_INVALID, "a root needs a subject key identifier") from None
+        if not root.subject.rdns:
+            raise MeshError(Reason.BUNDLE_INVALID, "a root needs a subject, which what it issues will name")
+        if _trust_domain_of(chain[0]) != trust_domain:
+            raise MeshError(Reason.BUNDLE_INVALID, f"a root needs the URI name spiffe://{trust_domain}")
+        if not root.not_valid_before_utc.timestamp() <= clock() < root.not_valid_after_utc.timestamp():
+            raise MeshError(Reason.IDENTITY_EXPIRED, "the root certificate is not valid now")
+        return cls._store(Path(directory), chain[0], key_from_pem(key_pem), trust_domain, clock)
+
+    @classmethod
+    def _store(
+        cls, target: Path, root: bytes, root_key: PrivateKey, trust_domain: str, clock: Callable[[], float]
+    ) -> CertificateAuthority:
         make_private_directory(target.parent)
         if target.exists() and any(target.iterdir()):
             raise MeshError(
@@ -88,11 +131,9 @@ class CertificateAuthority:
             )
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            root_key = generate_key()
-            root = _self_signed_root(root_key, trust_domain, clock())
+            authority = cls(staging, root, root_key, trust_domain)
             write_file(staging / "root.key", key_to_pem(root_key))
             write_file(staging / "root.pem", chain_to_pem((root,)), mode=0o644)
-            authority = cls(staging, root, root_key, trust_domain)
             authority._renew_signer(clock())
             staging.rename(target)
             sync_directory(target.parent)

@@ -87,6 +87,20 @@ def test_an_authority_is_of_a_country(tmp_path: Path, meshctl: Shell, trust_doma
     assert not (tmp_path / "new").exists()
 
 
+def test_a_root_that_exists_is_adopted(founded: Path, tmp_path: Path, meshctl: Shell):
+    """Here: that of another directory of the same authority, which is what a root in a Secret is."""
+    root = ("--ca-certificate", founded / "ca" / "root.pem", "--ca-key", founded / "ca" / "root.key")
+    meshctl.json("authority", "adopt", tmp_path / "again", "--trust-domain", "de.mesh.example", *root)
+    again = tmp_path / "again"
+    assert (again / "bundle.json").read_bytes() == (founded / "bundle.json").read_bytes()
+    assert Profile.load(again / "admin").trust_domain == "de.mesh.example"
+    assert load_config(again / "mesh-control.yaml", {}).authority_directory == again / "ca"
+
+    other = ("authority", "adopt", tmp_path / "fr", "--trust-domain", "fr.mesh.example", *root)
+    assert meshctl.refused(1, *other)["reason"] == "BUNDLE_INVALID"
+    assert not (tmp_path / "fr").exists()
+
+
 def test_further_administrators_are_named_offline(founded: Path, tmp_path: Path, meshctl: Shell):
     made = meshctl.json("authority", "admin", founded, "second", "--out", tmp_path / "second")
     assert made["spiffe_id"] == "spiffe://de.mesh.example/admin/second"

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Fetches the model into the volume, unless it is there already with this digest. Nothing of another digest stays.
+# Environment: MODEL_FROM, MODEL_DIR, MODEL_DIGEST, and the credentials that mesh-model takes.
+set -eu
+umask 022
+mkdir -p "$(dirname "$MODEL_DIR")"
+exec mesh-model fetch --from "$MODEL_FROM" --to "$MODEL_DIR" --digest "$MODEL_DIGEST"
