@@ -52,4 +52,4 @@ protos: setup ## generate sovereign/ from protos/
 	@PYTHON=$(PY) tools/generate_protos.sh
 
 clean: ## remove the virtual environment and everything that was built
-	@rm -rf $(VENV) .state .bench dist build *.egg-info
+	@rm -rf $(VENV) .venv-chart .state .bench dist build *.egg-info

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that a fresh machine with Python 3.11 needs, into .venv: the locked packages, byte-compiled,
-# and this project itself. Runs again only when a lock or this script has changed. Needs no root.
+# Everything that a fresh machine with Python 3.11 needs, into .venv and .venv-chart: the locked packages,
+# byte-compiled, and this project itself. Runs again only when a lock or a script has changed. Needs no root.
+# The steps are those of tools/install.sh, which the Dockerfile calls as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
-torch_index=https://download.pytorch.org/whl/cpu
+venv_tools=.venv-chart
 
 say() { printf '  %s\n' "$*"; }
 # Runs a command in the background and says every five seconds that it still goes on.
@@ -41,21 +42,27 @@ if [ -z "$python" ]; then
   exit 1
 fi
 
-stamp=$(cat requirements/cpu.lock requirements/dev.lock pyproject.toml tools/setup.sh | sha256sum | cut -d' ' -f1)-$PWD
-if [ "$(cat "$venv/.ready" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
-echo 'Setting up .venv (once; about three minutes on two cores)'
-rm -f "$venv/.ready"
-[ -x "$venv/bin/python" ] || progress 'virtual environment' "$python" -m venv "$venv"
+# Two environments: the project with its tests, and the tools that check the chart and the images (helm, checkov
+# and others: their pins contradict ours). Each is ready once its stamp says what it was made from.
+stamp() { cat tools/setup.sh tools/install.sh "$@" | sha256sum | cut -d' ' -f1; }
+wanted=$(stamp requirements/cpu.lock requirements/dev.lock pyproject.toml)-$PWD
+wanted_tools=$(stamp requirements/chart-tools.lock)-$PWD
 
-pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
-install=("${pip[@]}" install --no-deps --no-compile)
-torch=$(grep '^torch==' requirements/cpu.lock)
-if ! "${pip[@]}" install --dry-run --quiet --no-deps "$torch" >/dev/null 2>&1; then
-  say 'pip is not configured with a CPU build of torch: taking it from PyTorch'
-  install+=(--extra-index-url "$torch_index")
+if [ "$(cat "$venv/.ready" 2>/dev/null)" != "$wanted" ]; then
+  echo "Setting up $venv (once; about three minutes on two cores)"
+  rm -f "$venv/.ready"
+  [ -x "$venv/bin/python" ] || progress 'virtual environment' "$python" -m venv "$venv"
+  progress 'locked packages' tools/install.sh packages "$venv" requirements/cpu.lock requirements/dev.lock
+  progress 'byte-compiling' tools/install.sh bytecode "$venv"
+  progress 'this project' tools/install.sh project "$venv" -e
+  echo "$wanted" > "$venv/.ready"
 fi
-progress 'locked packages' "${install[@]}" -r requirements/cpu.lock -r requirements/dev.lock
-# An import of vLLM that has to compile takes 30 s instead of 9.
-progress 'byte-compiling' bash -c '"$1" -m compileall -q -j 0 "$2"/lib/python3.11/site-packages || true' _ "$venv/bin/python" "$venv"
-progress 'this project' "${install[@]}" --no-build-isolation -e .
-echo "$stamp" > "$venv/.ready"
+
+if [ "$(cat "$venv_tools/.ready" 2>/dev/null)" != "$wanted_tools" ]; then
+  echo "Setting up $venv_tools (once; half a minute)"
+  rm -f "$venv_tools/.ready"
+  [ -x "$venv_tools/bin/python" ] || progress 'virtual environment' "$python" -m venv "$venv_tools"
+  progress 'tools for the chart' tools/install.sh packages "$venv_tools" requirements/chart-tools.lock
+  progress 'byte-compiling' tools/install.sh bytecode "$venv_tools"
+  echo "$wanted_tools" > "$venv_tools/.ready"
+fi

@@ -1,0 +1,77 @@
+"""The locks: what the project asks for is pinned, and the smaller locks agree with the one that is tested."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[3]
+_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)")
+
+
+def pins(name: str) -> dict[str, str]:
+    found = {}
+    for line in (ROOT / "requirements" / f"{name}.lock").read_text().splitlines():
+        if line and not line.startswith("#"):
+            match = _PIN.fullmatch(line)
+            assert match, f"{name}.lock: {line} is no exact pin"
+            package = canonicalize_name(match[1])
+            assert package not in found, f"{name}.lock pins {package} twice"
+            found[package] = match[2]
+    return found
+
+
+def wanted(package: str, extras: set[str]) -> list[Requirement]:
+    """What a package asks for on this platform, with these extras."""
+    asked = [Requirement(text) for text in requires(package) or []]
+    return [
+        requirement
+        for requirement in asked
+        if not requirement.marker
+        or any(requirement.marker.evaluate({"extra": extra}) for extra in (extras or {""}))
+    ]
+
+
+@pytest.mark.parametrize("name", ["cpu", "dev", "control", "gpu", "chart-tools"])
+def test_every_line_is_an_exact_pin(name: str) -> None:
+    assert len(pins(name)) > 20
+
+
+def test_the_control_lock_is_what_the_core_needs_and_no_more() -> None:
+    locked = pins("control")
+    everything = pins("cpu")
+    needed: set[str] = {"setuptools"}
+    queue = [(canonicalize_name(r.name), frozenset(r.extras)) for r in wanted("sovereign-mesh", set())]
+    seen = set()
+    while queue:
+        package, extras = queue.pop()
+        if (package, extras) in seen:
+            continue
+        seen.add((package, extras))
+        needed.add(package)
+        queue += [(canonicalize_name(r.name), frozenset(r.extras)) for r in wanted(package, set(extras))]
+    assert set(locked) == needed, "run tools/lock.sh"
+    differing = {name: (locked[name], everything.get(name)) for name in locked}
+    assert all(ours == tested for ours, tested in differing.values()), differing
+
+
+@pytest.mark.parametrize(("lock", "extras"), [("cpu", ["cpu", "demo"]), ("gpu", ["gpu"])])
+def test_a_lock_satisfies_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
+    locked = pins(lock)
+    for extra in ["", *extras, "retrieval"]:
+        for requirement in wanted("sovereign-mesh", {extra}):
+            name = canonicalize_name(requirement.name)
+            if name != "sovereign-mesh":
+                assert name in locked, f"{requirement}: run tools/lock.sh"
+                assert requirement.specifier.contains(locked[name], prereleases=True), requirement
+
+
+def test_the_gpu_lock_has_the_tested_core() -> None:
+    """Where a control plane and a node on GPUs share code, they share versions."""
+    locked = pins("gpu")
+    assert {name: locked[name] for name in pins("control")} == pins("control")
