@@ -2,9 +2,9 @@
 
     python -m tests.support.cluster.api FOLDER ADDRESS:PORT
 
-Keeps each Secret as a folder of files below FOLDER/secrets; `roles.json`, `tokens.json`, `server.pem` are
-there when it starts. A request is answered as the release's Roles and RoleBindings say: who asks for more
-than its Role gives it gets 403, as in a cluster.
+Keeps each Secret as a folder of files below FOLDER/secrets. `server.pem` is there when it starts; who may
+what is in `tokens.json` (token to account) and `roles.json` (account to rules). A request is answered as the
+release's Roles and RoleBindings say: who asks for more than its Role gives it gets 403, as in a cluster.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Api:
 
     def __init__(self, folder: Path) -> None:
         self._secrets = folder / "secrets"
-        self._accounts: dict[str, str] = json.loads((folder / "tokens.json").read_text())
-        self._rules: dict[str, list[dict[str, Any]]] = json.loads((folder / "roles.json").read_text())
+        self._folder = folder
         self.created: list[dict[str, Any]] = []
         self.accepted: set[str] = set()
         self.odd_answer: tuple[int, bytes] | None = None
 
     def handle(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and body."""
-        account = self._accounts.get(authorization.removeprefix("Bearer "))
+        accounts: dict[str, str] = json.loads((self._folder / "tokens.json").read_text())
+        account = accounts.get(authorization.removeprefix("Bearer "))
         if account is None:
             return _status(401, "Unauthorized")
         parts = path.strip("/").split("/")
@@ -54,7 +54,8 @@ class Api:
             return _status(404, "NotFound")
         name = parts[5] if len(parts) == 6 else ""
         verbs = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
-        if not permits(self._rules.get(account, ()), verbs[method], "secrets", name):
+        rules: dict[str, list[dict[str, Any]]] = json.loads((self._folder / "roles.json").read_text())
+        if not permits(rules.get(account, ()), verbs[method], "secrets", name):
             return _status(403, "Forbidden")
         if method == "POST":
             return self._create(json.loads(body))

@@ -1,11 +1,12 @@
 """A release, installed: hooks in Helm's order, pods with their init containers, probes and restarts.
 
-    with cluster_of(tmp_path, manifests) as cluster:
-        cluster.install()
-        cluster.test()
+    with clusters_of(tmp_path, ["de", "fr"], image) as clusters:
+        clusters["de"].install(manifests)
+        clusters["de"].test()
 
 One host of a lab (tests/support/hosts) is one pod, so pods have addresses of their own and ports do not
-collide. Needs what a lab needs, and root: other users have no second user to become.
+collide. Several clusters share a lab: they reach each other by address, and by the names of `elsewhere`.
+Needs what a lab needs, and root: other users have no second user to become.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from tests.support.cluster.manifests import (
     port_number,
 )
 from tests.support.cluster.volumes import Volumes
-from tests.support.hosts.lab import Lab, lab_of, why_not
+from tests.support.hosts.lab import Capture, Lab, lab_of, why_not
 from tests.support.identities import server_certificate
 
 NAMESPACE = "mesh"
@@ -68,6 +69,7 @@ class Running:
     """A pod on its way: waiting for what it mounts, its init containers one by one, its containers."""
 
     pod: Pod
+    host: str
     address: str
     log: Path
     volumes: Mapping[str, Path] | None = None
@@ -87,27 +89,33 @@ class Running:
 
 
 class Cluster:
-    """Use `cluster_of`."""
+    """Use `clusters_of`. `name` begins the names of its hosts in the lab."""
 
-    def __init__(
-        self, folder: Path, manifests: Sequence[Manifest], lab: Lab, image: Mapping[str, Path]
-    ) -> None:
+    def __init__(self, name: str, folder: Path, lab: Lab, image: Mapping[str, Path]) -> None:
+        folder.mkdir(parents=True)
         self.folder, self._lab, self._image = folder, lab, image
-        self.manifests = [each for each in manifests if each]
+        self._api, kubelet = f"{name}/{API}", f"{name}/{KUBELET}"
+        self._free = [host for host in lab.addresses if host.startswith(f"{name}/pod-")]
+        self.elsewhere: Callable[[], Iterable[tuple[str, str]]] = tuple
+        """Address and name of what is outside the cluster, as its DNS has it."""
+        self.manifests: list[Manifest] = []
         self._objects: dict[str, Manifest] = {}
         self._volumes = Volumes(folder, self._data)
         self.running: dict[str, Running] = {}
+        self.seen: dict[str, Pod] = {}
+        """Address to the last pod that had it, also after its end."""
         self._hosts = folder / "hosts"
         self._hosts.write_text("127.0.0.1 localhost\n")
         self._prober = lab.talk(
-            KUBELET, [sys.executable, "-m", "tests.support.cluster.prober"], folder / "prober.log"
+            kubelet, [sys.executable, "-m", "tests.support.cluster.prober"], folder / "prober.log"
         )
         self._start_api()
 
     # --- Helm ---------------------------------------------------------------------------------------
 
-    def install(self) -> None:
+    def install(self, manifests: Sequence[Manifest]) -> None:
         """`helm install --wait --wait-for-jobs`."""
+        self._take(manifests)
         for kind in ("ServiceAccount", "ConfigMap", "Secret"):  # Helm makes these before what needs them
             self._objects |= {
                 key_of(each): each for each in self.manifests if each["kind"] == kind and not hooks_of(each)
@@ -123,7 +131,8 @@ class Cluster:
 
     def upgrade(self, manifests: Sequence[Manifest]) -> None:
         """`helm upgrade --wait`: new Jobs run, pods whose template changed are replaced one by one."""
-        before, self.manifests = self._objects, [each for each in manifests if each]
+        before = self._objects
+        self._take(manifests)
         self._hooks("pre-upgrade")
         ours = [each for each in self.manifests if not hooks_of(each)]
         self._objects = before | {key_of(each): each for each in ours}
@@ -147,6 +156,22 @@ class Cluster:
         """What would run at its time, now; the log."""
         return self._finish(job_pod(self._objects[f"CronJob/{name}"], NAMESPACE))
 
+    def _take(self, manifests: Sequence[Manifest]) -> None:
+        self.manifests = [each for each in manifests if each]
+        tokens = self.folder / "api" / "tokens.json"
+        known = json.loads(tokens.read_text())
+        accounts = [each["metadata"]["name"] for each in self.manifests if each["kind"] == "ServiceAccount"]
+        for account in {"default", *accounts} - set(known.values()):
+            home = self.folder / "accounts" / account
+            home.mkdir(parents=True)
+            token = secrets.token_urlsafe(16)
+            known[token] = account
+            (home / "token").write_text(token)
+            (home / "ca.crt").write_bytes(self._certificate)
+            (home / "namespace").write_text(NAMESPACE)
+        tokens.write_text(json.dumps(known))
+        (self.folder / "api" / "roles.json").write_text(json.dumps(rules_of(self.manifests)))
+
     def _hooks(self, moment: str) -> dict[str, str]:
         logs = {}
         for group in hooks_at(self.manifests, moment):
@@ -160,7 +185,7 @@ class Cluster:
 
     def stop(self, name: str) -> None:
         """As the kubelet does: SIGTERM, the pod's grace, SIGKILL; PodFailed where it came to that."""
-        running = self.running.pop(name)
+        running = self._forget(name)
         self._publish()
         grace = min(GRACE_S, float(running.pod.spec.get("terminationGracePeriodSeconds", 30)))
         for process in running.processes.values():
@@ -175,7 +200,7 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """A pod is gone at once, as with its machine."""
-        running = self.running.pop(name)
+        running = self._forget(name)
         for process in running.processes.values():
             process.kill()
             process.wait()
@@ -227,16 +252,30 @@ class Cluster:
         data = {key: base64.b64encode(value).decode() for key, value in files.items()}
         self._objects[f"Secret/{name}"] = {"kind": "Secret", "metadata": {"name": name}, "data": data}
 
+    def capture(self, name: str) -> contextlib.AbstractContextManager[Capture]:
+        """Everything that any pod of the lab sends in the course of a block."""
+        return self._lab.capture(name)
+
     # --- within -------------------------------------------------------------------------------------
 
     def _create(self, pod: Pod) -> None:
+        if pod.name in self.running:
+            self._forget(pod.name)
+        host = self._free.pop(0)
         log = self.folder / f"{pod.name}.log"
-        self.running[pod.name] = Running(pod, self._lab.addresses[pod.name], log)
+        self.running[pod.name] = Running(pod, host, self._lab.addresses[host], log)
+        self.seen[self._lab.addresses[host]] = pod
+
+    def _forget(self, name: str) -> Running:
+        """Its address may be given to another pod now, after all those that are free."""
+        running = self.running.pop(name)
+        self._free.append(running.host)
+        return running
 
     def _finish(self, pod: Pod) -> str:
         self._create(pod)
         self.wait()
-        del self.running[pod.name]
+        self._forget(pod.name)
         return self.log(pod.name)
 
     def _advance(self, running: Running) -> None:
@@ -309,7 +348,7 @@ class Cluster:
         pod = running.pod
         environment = {"PATH": PATH, "HOME": "/", "HOSTNAME": pod.spec.get("hostname", pod.name)}
         environment |= {
-            "KUBERNETES_SERVICE_HOST": self._lab.addresses[API],
+            "KUBERNETES_SERVICE_HOST": self._lab.addresses[self._api],
             "KUBERNETES_SERVICE_PORT": str(API_PORT),
         }
         environment |= environment_of(container, pod, running.address, self._objects, self._data)
@@ -338,7 +377,7 @@ class Cluster:
             output.write(f"--- {container['name']}\n".encode())
         pipes = {} if stdout is None else {"stdout": stdout}
         return self._lab.start(
-            pod.name, [sys.executable, "-m", "tests.support.cluster.container", str(file)], log, **pipes
+            running.host, [sys.executable, "-m", "tests.support.cluster.container", str(file)], log, **pipes
         )
 
     def _mounts(self, running: Running, container: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -416,7 +455,8 @@ class Cluster:
 
     def _publish(self) -> None:
         """Names that lead somewhere, into the file that every pod has as /etc/hosts."""
-        lines = ["127.0.0.1 localhost", f"{self._lab.addresses[API]} kubernetes.default.svc"]
+        lines = ["127.0.0.1 localhost", f"{self._lab.addresses[self._api]} kubernetes.default.svc"]
+        lines += [f"{address} {name}" for address, name in self.elsewhere()]
         for running in self.running.values():
             lines.append(f"{running.address} {running.pod.name}")
         for service in self._objects.values():
@@ -436,23 +476,13 @@ class Cluster:
     def _start_api(self) -> None:
         folder = self.folder / "api"
         (folder / "secrets").mkdir(parents=True)
-        address = self._lab.addresses[API]
-        certificate, key = server_certificate(address)
-        (folder / "server.pem").write_bytes(certificate + key_to_pem(key))
-        accounts = [each["metadata"]["name"] for each in self.manifests if each["kind"] == "ServiceAccount"]
-        tokens = {}
-        for account in ("default", *accounts):
-            home = self.folder / "accounts" / account
-            home.mkdir(parents=True)
-            token = secrets.token_urlsafe(16)
-            tokens[token] = account
-            (home / "token").write_text(token)
-            (home / "ca.crt").write_bytes(certificate)
-            (home / "namespace").write_text(NAMESPACE)
-        (folder / "tokens.json").write_text(json.dumps(tokens))
-        (folder / "roles.json").write_text(json.dumps(rules_of(self.manifests)))
+        address = self._lab.addresses[self._api]
+        self._certificate, key = server_certificate(address)
+        (folder / "server.pem").write_bytes(self._certificate + key_to_pem(key))
+        (folder / "tokens.json").write_text("{}")
+        (folder / "roles.json").write_text("{}")
         command = [sys.executable, "-m", "tests.support.cluster.api", str(folder), f"{address}:{API_PORT}"]
-        api = self._lab.start(API, command, self.folder / "api.log", stdout=subprocess.PIPE)
+        api = self._lab.start(self._api, command, self.folder / "api.log", stdout=subprocess.PIPE)
         if not api.stdout.readline():  # type: ignore[union-attr]
             raise PodFailed((self.folder / "api.log").read_text())
 
@@ -469,20 +499,15 @@ def rules_of(manifests: Iterable[Manifest]) -> dict[str, list[Mapping[str, Any]]
 
 
 @contextlib.contextmanager
-def cluster_of(folder: Path, manifests: Sequence[Manifest], image: Mapping[str, Path]) -> Iterator[Cluster]:
-    """A cluster for these manifests. `image` are folders and files of this machine to show at other paths."""
-    names = [
-        (pod.name if manifest["kind"] != "CronJob" else "")
-        for manifest in manifests
-        if manifest
-        for pod in (
-            [job_pod(manifest, NAMESPACE)] if manifest["kind"] == "CronJob" else pods_of(manifest, NAMESPACE)
-        )
+def clusters_of(
+    folder: Path, names: Sequence[str], image: Mapping[str, Path], pods: int = 16
+) -> Iterator[dict[str, Cluster]]:
+    """Clusters with room for so many pods each; `image` are folders of this machine at the image's paths."""
+    hosts = [
+        f"{name}/{host}" for name in names for host in (API, KUBELET, *(f"pod-{n}" for n in range(pods)))
     ]
-    names += [each["metadata"]["name"] for each in manifests if each and each["kind"] == "CronJob"]
-    hosts = dict.fromkeys((API, KUBELET, *(name for name in names if name)))
     with lab_of(folder, *hosts) as lab:
-        yield Cluster(folder, manifests, lab, image)
+        yield {name: Cluster(name, folder / name, lab, image) for name in names}
 
 
 @functools.cache
@@ -504,6 +529,3 @@ def why_no_cluster() -> str:
         if lab.start("one", command, Path(folder) / "log").wait(DEADLINE_S):
             return f"no overlay mounts here: {(Path(folder) / 'log').read_text().strip().splitlines()[-1]}"
     return ""
-
-
-__all__ = ["Callable", "Cluster", "PodFailed", "cluster_of", "why_no_cluster"]

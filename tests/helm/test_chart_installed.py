@@ -1,0 +1,114 @@
+"""The chart, installed: its pods as processes of this machine, with everything that Kubernetes gives them.
+
+See tests/support/cluster for what that is and what it is not. The engine is the scripted one: what is tested
+is that keys are made, machines enrol, pods find each other, and that requests are served at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.store.etcd_server import find_etcd
+from tests.support.chart.cases import merged
+from tests.support.chart.network import Endpoint, passes
+from tests.support.chart.rendering import EXAMPLES, Case, Manifest, Renderer
+from tests.support.cluster.cluster import NAMESPACE, Cluster, clusters_of, why_no_cluster
+from tests.support.cluster.manifests import Pod
+from tests.support.hosts.packets import Packet
+
+ROOT = Path(__file__).parents[2]
+POLICIES = ROOT / "examples" / "policies"
+SCRIPTED: Mapping[str, Any] = {
+    "model": {"source": "none", "name": ""},
+    "node": {"engine": {"kind": "scripted"}, "retrieval": {"enabled": False}, "witnesses": 0},
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(why_no_cluster()), reason=f"no pods here: {why_no_cluster()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def image() -> dict[str, Path]:
+    """What our image and etcd's have, where these tests have it."""
+    return {"/opt/sovereign-mesh": ROOT / ".venv", "/usr/local/bin": Path(find_etcd()).resolve().parent}
+
+
+def runnable(manifests: Iterator[Manifest] | tuple[Manifest, ...]) -> list[Manifest]:
+    """The wheel's etcd is older than the one that the chart asks for, and has no /readyz yet."""
+    made = []
+    for manifest in copy.deepcopy(list(manifests)):
+        if manifest["kind"] == "StatefulSet" and manifest["metadata"]["name"].endswith("-etcd"):
+            for container in manifest["spec"]["template"]["spec"]["containers"]:
+                assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+                container["readinessProbe"]["httpGet"]["path"] = "/health"
+        made.append(manifest)
+    return made
+
+
+def test_the_laptop_example_serves(tmp_path: Path, render: Renderer, image: Mapping[str, Path]) -> None:
+    """Installed, tested, restarted, upgraded; what its pods say to each other its NetworkPolicies permit."""
+    example = EXAMPLES / "laptop" / "values.yaml"
+    first = runnable(render(Case("laptop-runs", SCRIPTED, (example,))).manifests)
+    with clusters_of(tmp_path / "lab", ["de"], image) as clusters:
+        cluster = clusters["de"]
+        with cluster.capture("all") as capture:
+            cluster.install(first)
+            (said,) = cluster.test().values()
+            assert "chosen" in said
+        opened = connections(capture.packets, cluster)
+        assert {("node", "etcd", 2379), ("node", "control", 7444), ("control", "etcd", 2379)} <= opened.keys()
+        policies = [each for each in first if each["kind"] == "NetworkPolicy"]
+        assert not [ends for ends, (a, b, port) in opened.items() if not passes(policies, a, b, port)]
+
+        keys = list((cluster.folder / "claims").rglob("*.key"))
+        assert keys
+        for key in keys:
+            assert stat.S_IMODE(key.stat().st_mode) == 0o600, key
+            assert key.stat().st_uid == 10001, key
+
+        (node,) = [name for name in cluster.running if "node" in name]
+        cluster.stop(node)
+        cluster.start(node)
+        cluster.wait()
+        assert "\nfra-1 is enrolled\n" in cluster.log(node), "it kept its identity"
+        cluster.test()
+
+        more = merged(SCRIPTED, {"node": {"serving": {"queue": 7}}})
+        cluster.upgrade(runnable(render(Case("laptop-again", more, (example,))).manifests))
+        cluster.test()
+
+
+def connections(
+    packets: list[Packet], cluster: Cluster
+) -> dict[tuple[str, str, int], tuple[Endpoint, Endpoint, int]]:
+    """Which pod opened a connection to which, by the first packets of each; by the components' names."""
+    pods = {address: endpoint_of(pod, address) for address, pod in cluster.seen.items()}
+    found = {}
+    for each in packets:
+        if each.flags == "S" and each.source in pods and each.destination in pods:
+            ends = pods[each.source], pods[each.destination]
+            names = [end.labels.get("app.kubernetes.io/component", end.name) for end in ends]
+            found[names[0], names[1], each.destination_port] = (*ends, each.destination_port)
+    return found
+
+
+def endpoint_of(pod: Pod, address: str) -> Endpoint:
+    """As NetworkPolicies see it."""
+    ports = {
+        port["name"]: port["containerPort"]
+        for container in pod.spec["containers"]
+        for port in container.get("ports", ())
+        if "name" in port
+    }
+    return Endpoint(
+        pod.name, NAMESPACE, pod.labels, {"kubernetes.io/metadata.name": NAMESPACE}, address, ports
+    )
