@@ -19,8 +19,9 @@ from mesh.store.etcd_server import find_etcd
 from tests.support.chart.cases import merged
 from tests.support.chart.network import Endpoint, passes
 from tests.support.chart.rendering import EXAMPLES, Case, Manifest, Renderer
-from tests.support.cluster.cluster import NAMESPACE, Cluster, clusters_of, why_no_cluster
+from tests.support.cluster.cluster import Cluster, clusters_of, why_no_cluster
 from tests.support.cluster.manifests import Pod
+from tests.support.cluster.objects import NAMESPACE
 from tests.support.hosts.packets import Packet
 
 ROOT = Path(__file__).parents[2]

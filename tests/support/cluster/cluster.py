@@ -16,76 +16,31 @@ import contextlib
 import functools
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from mesh.identity.keys import key_to_pem
+from tests.support.cluster.kubelet import DEADLINE_S, EMPTY, PATH, Kubelet, PodFailed, Running
 from tests.support.cluster.manifests import (
     Manifest,
-    NotThereYet,
     Pod,
-    environment_of,
-    expand,
     hooks_at,
     hooks_of,
     job_pod,
     key_of,
     names_of,
     pods_of,
-    port_number,
 )
-from tests.support.cluster.volumes import Volumes
+from tests.support.cluster.objects import NAMESPACE, Objects
 from tests.support.hosts.lab import Capture, Lab, lab_of, why_not
-from tests.support.identities import server_certificate
 
-NAMESPACE = "mesh"
-API = "kubernetes-api"
-API_PORT = 6443
-KUBELET = "kubelet"
-SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-DEADLINE_S = 60.0
+API, KUBELET = "kubernetes-api", "kubelet"
 GRACE_S = 20.0
 POLL_S = 0.1
-BACK_OFF_S, RESTARTS = 0.5, 30
-# Folders that an image has empty, and this machine does not.
-EMPTY = ("/tmp", "/home", "/mnt", "/media", "/srv", "/run", "/opt")
-PATH = "/opt/sovereign-mesh/bin:/usr/local/bin:/usr/bin:/bin"
-
-
-class PodFailed(AssertionError):
-    """A pod did not do what it should; the message has the end of its log."""
-
-
-@dataclass
-class Running:
-    """A pod on its way: waiting for what it mounts, its init containers one by one, its containers."""
-
-    pod: Pod
-    host: str
-    address: str
-    log: Path
-    volumes: Mapping[str, Path] | None = None
-    initialised: int = 0
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    ready: bool = False
-    done: bool = False
-    restarts: int = 0
-    not_before: float = 0.0
-    waits_for: str = ""
-
-    @property
-    def tail(self) -> str:
-        """The end of its log."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return f"--- {self.pod.name} {self.waits_for}\n{text[-4000:]}"
 
 
 class Cluster:
@@ -93,36 +48,32 @@ class Cluster:
 
     def __init__(self, name: str, folder: Path, lab: Lab, image: Mapping[str, Path]) -> None:
         folder.mkdir(parents=True)
-        self.folder, self._lab, self._image = folder, lab, image
-        self._api, kubelet = f"{name}/{API}", f"{name}/{KUBELET}"
+        self.folder, self._lab = folder, lab
         self._free = [host for host in lab.addresses if host.startswith(f"{name}/pod-")]
         self.elsewhere: Callable[[], Iterable[tuple[str, str]]] = tuple
         """Address and name of what is outside the cluster, as its DNS has it."""
         self.manifests: list[Manifest] = []
-        self._objects: dict[str, Manifest] = {}
-        self._volumes = Volumes(folder, self._data)
         self.running: dict[str, Running] = {}
         self.seen: dict[str, Pod] = {}
         """Address to the last pod that had it, also after its end."""
         self._hosts = folder / "hosts"
         self._hosts.write_text("127.0.0.1 localhost\n")
-        self._prober = lab.talk(
-            kubelet, [sys.executable, "-m", "tests.support.cluster.prober"], folder / "prober.log"
-        )
-        self._start_api()
+        self.objects = Objects(folder, lab, f"{name}/{API}")
+        self._kubelet = Kubelet(folder, lab, f"{name}/{KUBELET}", self.objects, image, self._hosts)
 
     # --- Helm ---------------------------------------------------------------------------------------
 
     def install(self, manifests: Sequence[Manifest]) -> None:
         """`helm install --wait --wait-for-jobs`."""
-        self._take(manifests)
+        self.manifests = [each for each in manifests if each]
+        self.objects.admit(self.manifests)
         for kind in ("ServiceAccount", "ConfigMap", "Secret"):  # Helm makes these before what needs them
-            self._objects |= {
+            self.objects.held |= {
                 key_of(each): each for each in self.manifests if each["kind"] == kind and not hooks_of(each)
             }
         self._hooks("pre-install")
         ours = [each for each in self.manifests if not hooks_of(each)]
-        self._objects |= {key_of(each): each for each in ours}
+        self.objects.held |= {key_of(each): each for each in ours}
         for manifest in ours:
             for pod in pods_of(manifest, NAMESPACE):
                 self._create(pod)
@@ -131,11 +82,12 @@ class Cluster:
 
     def upgrade(self, manifests: Sequence[Manifest]) -> None:
         """`helm upgrade --wait`: new Jobs run, pods whose template changed are replaced one by one."""
-        before = self._objects
-        self._take(manifests)
+        before = self.objects.held
+        self.manifests = [each for each in manifests if each]
+        self.objects.admit(self.manifests)
         self._hooks("pre-upgrade")
         ours = [each for each in self.manifests if not hooks_of(each)]
-        self._objects = before | {key_of(each): each for each in ours}
+        self.objects.held = before | {key_of(each): each for each in ours}
         for manifest in ours:
             if before.get(key_of(manifest), {}).get("spec") == manifest.get("spec"):
                 continue
@@ -154,28 +106,12 @@ class Cluster:
 
     def run_cron_job(self, name: str) -> str:
         """What would run at its time, now; the log."""
-        return self._finish(job_pod(self._objects[f"CronJob/{name}"], NAMESPACE))
-
-    def _take(self, manifests: Sequence[Manifest]) -> None:
-        self.manifests = [each for each in manifests if each]
-        tokens = self.folder / "api" / "tokens.json"
-        known = json.loads(tokens.read_text())
-        accounts = [each["metadata"]["name"] for each in self.manifests if each["kind"] == "ServiceAccount"]
-        for account in {"default", *accounts} - set(known.values()):
-            home = self.folder / "accounts" / account
-            home.mkdir(parents=True)
-            token = secrets.token_urlsafe(16)
-            known[token] = account
-            (home / "token").write_text(token)
-            (home / "ca.crt").write_bytes(self._certificate)
-            (home / "namespace").write_text(NAMESPACE)
-        tokens.write_text(json.dumps(known))
-        (self.folder / "api" / "roles.json").write_text(json.dumps(rules_of(self.manifests)))
+        return self._finish(job_pod(self.objects.held[f"CronJob/{name}"], NAMESPACE))
 
     def _hooks(self, moment: str) -> dict[str, str]:
         logs = {}
         for group in hooks_at(self.manifests, moment):
-            self._objects |= {key_of(each): each for each in group}
+            self.objects.held |= {key_of(each): each for each in group}
             for manifest in group:
                 for pod in pods_of(manifest, NAMESPACE):
                     logs[pod.name] = self._finish(pod)
@@ -208,7 +144,7 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """A pod of the release that was stopped, again; `wait` waits for it."""
-        pods = (pod for each in self._objects.values() for pod in pods_of(each, NAMESPACE))
+        pods = (pod for each in self.objects.held.values() for pod in pods_of(each, NAMESPACE))
         self._create(next(pod for pod in pods if pod.name == name))
 
     def wait(self, deadline_s: float = DEADLINE_S) -> None:
@@ -216,7 +152,7 @@ class Cluster:
         deadline = time.monotonic() + deadline_s
         while True:
             for running in list(self.running.values()):
-                self._advance(running)
+                self._kubelet.advance(running)
             self._publish()
             late = [each for each in self.running.values() if not (each.ready or each.done)]
             if not late:
@@ -236,7 +172,7 @@ class Cluster:
         (found,) = [each for each in running.pod.spec["containers"] if each["name"] == container]
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             log = Path(scratch) / "error"
-            process = self._run(running, found, log, command=command, stdout=subprocess.PIPE)
+            process = self._kubelet.run(running, found, log, command=command, stdout=subprocess.PIPE)
             out, _ = process.communicate(timeout=DEADLINE_S)
             if process.returncode:
                 raise PodFailed(f"{name}: exit code {process.returncode}\n{log.read_text()[-2000:]}")
@@ -244,13 +180,13 @@ class Cluster:
 
     def secret(self, name: str) -> dict[str, bytes] | None:
         """A Secret's files, whoever made it."""
-        found = self._data("Secret", name)
+        found = self.objects.data("Secret", name)
         return None if found is None else dict(found)
 
     def put_secret(self, name: str, files: Mapping[str, bytes]) -> None:
         """`kubectl create secret generic`."""
         data = {key: base64.b64encode(value).decode() for key, value in files.items()}
-        self._objects[f"Secret/{name}"] = {"kind": "Secret", "metadata": {"name": name}, "data": data}
+        self.objects.held[f"Secret/{name}"] = {"kind": "Secret", "metadata": {"name": name}, "data": data}
 
     def capture(self, name: str) -> contextlib.AbstractContextManager[Capture]:
         """Everything that any pod of the lab sends in the course of a block."""
@@ -278,188 +214,13 @@ class Cluster:
         self._forget(pod.name)
         return self.log(pod.name)
 
-    def _advance(self, running: Running) -> None:
-        """What the kubelet does next for a pod, if it is time; never waits for anything."""
-        if running.done or time.monotonic() < running.not_before:
-            return
-        pod = running.pod
-        try:
-            if running.volumes is None:
-                running.volumes = self._volumes.of(pod)
-            elif not running.ready:
-                self._volumes.refresh(pod, running.volumes)
-            running.waits_for = ""
-            inits = pod.spec.get("initContainers", ())
-            if running.initialised < len(inits):
-                self._initialise(running, inits[running.initialised])
-                return
-            for container in pod.spec["containers"]:
-                if container["name"] not in running.processes:
-                    running.processes[container["name"]] = self._run(running, container, running.log)
-        except NotThereYet as error:
-            running.waits_for = f"(waits: {error})"
-            return
-        ended = {name: process.poll() for name, process in running.processes.items()}
-        if pod.runs_to_its_end and all(code == 0 for code in ended.values()):
-            running.done = True
-            return
-        for name, code in ended.items():
-            if code is not None and not (pod.runs_to_its_end and code == 0):
-                del running.processes[name]
-                self._restart_later(running, name, code)
-        running.ready = not pod.runs_to_its_end and self._is_ready(running)
-
-    def _initialise(self, running: Running, container: Mapping[str, Any]) -> None:
-        name = f"init {container['name']}"
-        process = running.processes.get(name)
-        if process is None:
-            running.processes[name] = self._run(running, container, running.log)
-            return
-        code = process.poll()
-        if code is None:
-            return
-        del running.processes[name]
-        if code == 0:
-            running.initialised += 1
-        else:
-            self._restart_later(running, name, code)
-
-    def _restart_later(self, running: Running, container: str, code: int) -> None:
-        """The kubelet's back-off, in small."""
-        running.restarts += 1
-        running.not_before = time.monotonic() + BACK_OFF_S
-        never = running.pod.spec.get("restartPolicy") == "Never"
-        owner = self._objects.get(running.pod.owner, {})
-        limit = owner.get("spec", {}).get("backoffLimit", 6) if owner.get("kind") == "Job" else RESTARTS
-        if never and owner.get("kind") == "Job":
-            running.initialised, running.volumes = 0, None  # the Job makes a new pod
-        if running.restarts > (0 if never and owner.get("kind") != "Job" else limit):
-            raise PodFailed(f"{running.pod.name}/{container} ended with {code}\n{running.tail}")
-
-    def _run(
-        self,
-        running: Running,
-        container: Mapping[str, Any],
-        log: Path,
-        *,
-        command: Sequence[str] = (),
-        stdout: Any = None,
-    ) -> subprocess.Popen[bytes]:
-        pod = running.pod
-        environment = {"PATH": PATH, "HOME": "/", "HOSTNAME": pod.spec.get("hostname", pod.name)}
-        environment |= {
-            "KUBERNETES_SERVICE_HOST": self._lab.addresses[self._api],
-            "KUBERNETES_SERVICE_PORT": str(API_PORT),
-        }
-        environment |= environment_of(container, pod, running.address, self._objects, self._data)
-        words = [*container.get("command", ()), *container.get("args", ())]
-        if not container.get("command"):
-            raise LookupError(f"{pod.owner}: {container['name']} relies on its image's entry point")
-        security = {**pod.spec.get("securityContext", {}), **container.get("securityContext", {})}
-        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix="root-"))
-        spec = {
-            "scratch": str(scratch),
-            "mounts": self._mounts(running, container),
-            "empty": list(EMPTY),
-            "read_only_root": bool(security.get("readOnlyRootFilesystem")),
-            "user": security["runAsUser"],
-            "group": security.get("runAsGroup", 0),
-            "groups": sorted(
-                {pod.group, security.get("runAsGroup", 0), *security.get("supplementalGroups", ())}
-            ),
-            "directory": container.get("workingDir", "/"),
-            "environment": environment,
-            "command": list(command) or [expand(str(word), environment) for word in words],
-        }
-        file = self.folder / f"{scratch.name}.json"
-        file.write_text(json.dumps(spec))
-        with log.open("ab") as output:
-            output.write(f"--- {container['name']}\n".encode())
-        pipes = {} if stdout is None else {"stdout": stdout}
-        return self._lab.start(
-            running.host, [sys.executable, "-m", "tests.support.cluster.container", str(file)], log, **pipes
-        )
-
-    def _mounts(self, running: Running, container: Mapping[str, Any]) -> list[dict[str, Any]]:
-        pod = running.pod
-        mounts = [
-            {"source": str(source), "target": target, "read_only": True}
-            for target, source in self._image.items()
-        ]
-        mounts.append({"source": str(self._hosts), "target": "/etc/hosts", "read_only": True})
-        for each in container.get("volumeMounts", ()):
-            source = running.volumes[each["name"]]
-            path = each.get("subPath")
-            if path is not None:
-                source = (source / path).resolve()
-                if not source.exists():
-                    source.mkdir(parents=True)
-                    os.chown(source, 0, pod.group)
-                    source.chmod(0o2775)
-            mounts.append(
-                {"source": str(source), "target": each["mountPath"], "read_only": bool(each.get("readOnly"))}
-            )
-        if self._gets_token(pod):
-            account = pod.spec.get("serviceAccountName", "default")
-            mounts.append(
-                {
-                    "source": str(self.folder / "accounts" / account),
-                    "target": SERVICE_ACCOUNT,
-                    "read_only": True,
-                }
-            )
-        return mounts
-
-    def _gets_token(self, pod: Pod) -> bool:
-        account = self._objects.get(f"ServiceAccount/{pod.spec.get('serviceAccountName', 'default')}", {})
-        wish = pod.spec.get("automountServiceAccountToken", account.get("automountServiceAccountToken", True))
-        return bool(wish)
-
-    def _data(self, kind: str, name: str) -> Mapping[str, bytes] | None:
-        made = self.folder / "api" / "secrets" / name
-        if kind == "Secret" and made.is_dir():
-            return {path.name: path.read_bytes() for path in made.iterdir()}
-        found = self._objects.get(f"{kind}/{name}")
-        if found is None:
-            return None
-        plain = {key: value.encode() for key, value in (found.get("stringData") or {}).items()}
-        if kind == "ConfigMap":
-            return plain | {key: value.encode() for key, value in (found.get("data") or {}).items()}
-        return plain | {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
-
-    def _is_ready(self, running: Running) -> bool:
-        for container in running.pod.spec["containers"]:
-            if container["name"] not in running.processes:
-                return False
-            probe = container.get("readinessProbe")
-            if probe is not None and not self._passes(running, container, probe):
-                return False
-        return True
-
-    def _passes(self, running: Running, container: Mapping[str, Any], probe: Mapping[str, Any]) -> bool:
-        if "exec" in probe:
-            process = self._run(
-                running, container, self.folder / "probes.log", command=probe["exec"]["command"]
-            )
-            return process.wait(DEADLINE_S) == 0
-        if "httpGet" in probe:
-            get = probe["httpGet"]
-            port = port_number(get["port"], running.pod)
-            asked = {"url": f"{get.get('scheme', 'HTTP').lower()}://{running.address}:{port}{get['path']}"}
-        elif "tcpSocket" in probe:
-            asked = {"connect": [running.address, port_number(probe["tcpSocket"]["port"], running.pod)]}
-        else:
-            raise LookupError(f"{running.pod.owner}: a probe that these tests do not understand")
-        self._prober.write(asked)
-        return bool(self._prober.read(DEADLINE_S)["passes"])
-
     def _publish(self) -> None:
         """Names that lead somewhere, into the file that every pod has as /etc/hosts."""
-        lines = ["127.0.0.1 localhost", f"{self._lab.addresses[self._api]} kubernetes.default.svc"]
+        lines = ["127.0.0.1 localhost", f"{self.objects.address} kubernetes.default.svc"]
         lines += [f"{address} {name}" for address, name in self.elsewhere()]
         for running in self.running.values():
             lines.append(f"{running.address} {running.pod.name}")
-        for service in self._objects.values():
+        for service in self.objects.held.values():
             if service["kind"] != "Service":
                 continue
             ready = [
@@ -472,30 +233,6 @@ class Cluster:
         with self._hosts.open("r+") as file:  # in place: it is mounted
             file.truncate()
             file.write("\n".join(lines) + "\n")
-
-    def _start_api(self) -> None:
-        folder = self.folder / "api"
-        (folder / "secrets").mkdir(parents=True)
-        address = self._lab.addresses[self._api]
-        self._certificate, key = server_certificate(address)
-        (folder / "server.pem").write_bytes(self._certificate + key_to_pem(key))
-        (folder / "tokens.json").write_text("{}")
-        (folder / "roles.json").write_text("{}")
-        command = [sys.executable, "-m", "tests.support.cluster.api", str(folder), f"{address}:{API_PORT}"]
-        api = self._lab.start(self._api, command, self.folder / "api.log", stdout=subprocess.PIPE)
-        if not api.stdout.readline():  # type: ignore[union-attr]
-            raise PodFailed((self.folder / "api.log").read_text())
-
-
-def rules_of(manifests: Iterable[Manifest]) -> dict[str, list[Mapping[str, Any]]]:
-    """What each service account may, by the RoleBindings among the manifests."""
-    roles = {each["metadata"]["name"]: each.get("rules", []) for each in manifests if each["kind"] == "Role"}
-    rules: dict[str, list[Mapping[str, Any]]] = {}
-    for binding in manifests:
-        if binding["kind"] == "RoleBinding":
-            for subject in binding["subjects"]:
-                rules.setdefault(subject["name"], []).extend(roles[binding["roleRef"]["name"]])
-    return rules
 
 
 @contextlib.contextmanager

@@ -164,9 +164,7 @@ def _pod(
     return Pod(name, namespace, dict(meta.get("labels") or {}), spec, claims, of)
 
 
-def environment_of(
-    container: Mapping[str, Any], pod: Pod, address: str, objects: Mapping[str, Manifest], data: Any
-) -> dict[str, str]:
+def environment_of(container: Mapping[str, Any], pod: Pod, address: str, data: Any) -> dict[str, str]:
     """A container's variables. `data(kind, name)` gives a ConfigMap's or Secret's files, or None."""
     made: dict[str, str] = {}
     for each in container.get("envFrom", ()):
