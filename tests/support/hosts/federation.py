@@ -26,13 +26,12 @@ from typing import Any
 import yaml
 
 from mesh.core.retrieval import CollectionSpec
-from mesh.core.types import DataClass
+from mesh.core.types import DataClass, SpiffeId
 from mesh.identity.board_certificate import make_board_certificate
 from mesh.identity.ca import MAX_TTL_S, CertificateAuthority
 from mesh.identity.keys import key_to_pem, make_key_and_csr
 from mesh.identity.leaf import chain_to_pem
 from mesh.identity.names import dns_name_of
-from mesh.core.types import SpiffeId
 from mesh.sdk.profile import Profile
 from mesh.store.etcd_server import find_etcd
 from node.index.documents import DocumentMeta
@@ -126,7 +125,7 @@ class Federation:
                 assert process.poll() is None, f"{name} has ended by itself; see its log in {self.folder}"
             if time.monotonic() - begun > deadline_s:
                 raise TimeoutError(f"not so after {deadline_s:g} s")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return time.monotonic() - begun
 
     # --- bringing it up --------------------------------------------------------------------------
