@@ -62,7 +62,7 @@ def measure(quick: bool) -> list[Row]:
             more_calls, more_failed = cut_off(mesh, lasting)
             calls, failed = calls + more_calls, failed + more_failed
             mesh.lab.heal()
-            for what, seconds in together_again(mesh).items():
+            for what, seconds in sorted(together_again(mesh).items()):
                 back.setdefault(what, []).append(seconds)
             mesh.until_ready()
     after = f"after a {lasting:.0f} s partition"

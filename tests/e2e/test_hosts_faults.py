@@ -16,7 +16,8 @@ from tests.support.hosts.calls import Refused
 from tests.support.hosts.federation import COLLECTION, Federation, Plan, federation_of
 from tests.support.hosts.lab import LabFailed
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hosts_permitted")]
+# A whole federation comes up first, which takes half a minute where the machine is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("hosts_permitted")]
 
 # Short enough to watch records go stale and statuses run out.
 PLAN = Plan(

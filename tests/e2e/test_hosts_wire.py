@@ -24,7 +24,8 @@ from tests.support.hosts.calls import Refused
 from tests.support.hosts.federation import COLLECTION, MESH_PORT, Federation, Plan, federation_of
 from tests.support.hosts.packets import Packet, between, holding, not_tls, payload_bytes
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hosts_permitted")]
+# A whole federation comes up first, which takes half a minute where the machine is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("hosts_permitted")]
 
 MARK = "Zwickelfaltenbeutel"
 GERMAN = ("clinic", "fra-1", "ber-1")
