@@ -29,6 +29,7 @@ BENCHES = (
     "retrieval",
     "evidence",
     "rolling_restart",
+    "partition",
 )
 
 

@@ -1,12 +1,12 @@
 """I1 on the wire: what German hosts send is captured, and not one packet of it goes where it must not.
 
-Every node, control plane, etcd and caller is a process on a host of its own, with the example policies: special
-categories stay in Germany, confidential data may go to France and never to the United States.
+Every node, control plane, etcd and caller is a process on a host of its own, with the example policies:
+special categories stay in Germany, confidential data may go to France and never to the United States.
 
-Nodes of different authorities also talk to each other as witnesses of their logs: sizes, hashes and signatures,
-whatever policies say of payload. So there are two kinds of proof. Without witnesses there must be no packet at
-all, not even one that opens a connection. With witnesses the packets are counted: together they are far too
-small to hold what was asked, which cannot be compressed.
+Nodes of different authorities also talk to each other as witnesses of their logs: sizes, hashes and
+signatures, whatever policies say of payload. So there are two kinds of proof. Without witnesses there must be
+no packet at all, not even one that opens a connection. With witnesses the packets are counted: together they
+are far too small to hold what was asked, which cannot be compressed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tests.support.hosts.calls import Refused
 from tests.support.hosts.federation import COLLECTION, MESH_PORT, Federation, Plan, federation_of
 from tests.support.hosts.packets import Packet, between, holding, not_tls, payload_bytes
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hosts_permitted")]
+# A whole federation comes up first, which takes half a minute where the machine is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("hosts_permitted")]
 
 MARK = "Zwickelfaltenbeutel"
 GERMAN = ("clinic", "fra-1", "ber-1")

@@ -39,6 +39,7 @@ class Agent:
     def __init__(self) -> None:
         self._clients: dict[tuple[str, float], MeshClient] = {}
         self._meshctl = asyncio.Lock()  # it takes over standard output
+        self._calls: dict[int, asyncio.Task[None]] = {}
 
     async def meshctl(self, _: int, words: list[str]) -> dict[str, Any]:
         """Exit code, and the JSON that it wrote."""
@@ -108,15 +109,31 @@ class Agent:
             self._clients[key] = await client.__aenter__()
         return self._clients[key]
 
+    async def cancel(self, _: int, call: int) -> None:
+        """Ends a call under way, as a caller does who no longer wants it."""
+        task = self._calls[call]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
     async def aclose(self) -> None:
+        for call in self._calls.values():
+            call.cancel()
+        await asyncio.gather(*self._calls.values(), return_exceptions=True)
         for client in self._clients.values():
             await client.aclose()
 
-    async def answer(self, line: bytes) -> None:
+    def begin(self, line: bytes) -> None:
         asked = json.loads(line)
         id, do = asked.pop("id"), asked.pop("do")
+        self._calls[id] = asyncio.get_running_loop().create_task(self._answer(id, do, asked))
+        self._calls[id].add_done_callback(lambda _: self._calls.pop(id))
+
+    async def _answer(self, id: int, do: str, asked: dict[str, Any]) -> None:
         try:
             _say({"id": id, "result": await getattr(self, do)(id, **asked)})
+        except asyncio.CancelledError:
+            _say({"id": id, "error": "CANCELLED", "message": "the test cancelled it"})
+            raise
         except MeshError as error:
             refused = _decision(error.decision) if isinstance(error, PlacementRefused) else {}
             _say({"id": id, "error": error.reason.code, "message": error.message, "decision": refused})
@@ -155,15 +172,10 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=4 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    agent, calls = Agent(), set[asyncio.Task[None]]()
+    agent = Agent()
     _say({"ready": True})
     while line := await reader.readline():
-        call = loop.create_task(agent.answer(line))
-        calls.add(call)
-        call.add_done_callback(calls.discard)
-    for call in list(calls):
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
+        agent.begin(line)
     await agent.aclose()
 
 

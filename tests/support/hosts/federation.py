@@ -125,7 +125,7 @@ class Federation:
                 assert process.poll() is None, f"{name} has ended by itself; see its log in {self.folder}"
             if time.monotonic() - begun > deadline_s:
                 raise TimeoutError(f"not so after {deadline_s:g} s")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return time.monotonic() - begun
 
     # --- bringing it up --------------------------------------------------------------------------

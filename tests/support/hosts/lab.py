@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +35,7 @@ from tests.support.hosts.packets import Packet, read
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ("unshare", "nsenter", "setpriv")
+FIRST_ADDRESS = ipaddress.IPv4Address("10.77.0.1")  # of a /16 (wire.py)
 DEADLINE_S = 20.0
 END_S = 10.0
 
@@ -67,7 +70,7 @@ class Lab:
     def __init__(self, folder: Path, names: Sequence[str], *, as_root: bool | None = None) -> None:
         """`as_root` False: by a user namespace, also where this process is root. None: as it has to be."""
         self.folder = folder
-        self.addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
+        self.addresses = {name: str(FIRST_ADDRESS + number) for number, name in enumerate(names)}
         self._root = os.geteuid() == 0 if as_root is None else as_root
         self._processes: list[subprocess.Popen[Any]] = []
         unshare = ["unshare", "--net"] if self._root else ["unshare", "--map-root-user", "--net"]
@@ -216,8 +219,6 @@ def why_not() -> str:
         return "network namespaces are Linux's"
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"util-linux is not all there: no {', '.join(lacking)}"
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         try:
             with lab_of(Path(folder), "one", "two") as lab:
