@@ -95,8 +95,9 @@ def of_board(board: BoardSeen, clock: Callable[[], float]) -> Read:
     def read() -> _Found:
         snapshot = board.snapshot
         yield metrics.BOARD_CONNECTED, Reading(board.connected)
-        known = {snapshot.trust_domain, *snapshot.bundles, *snapshot.heads}
-        shown = first(known, MAX_TRUST_DOMAINS)
+        own = snapshot.trust_domain
+        others = {*snapshot.bundles, *snapshot.heads} - {own}
+        shown = (own, *first(others, MAX_TRUST_DOMAINS - 1))
         now = clock()
         for trust_domain in shown:
             heads = snapshot.heads.get(trust_domain)
