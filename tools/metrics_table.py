@@ -28,7 +28,7 @@ setting nothing is counted.
 purpose, not a document, not a query. A label's values are those of a closed set, or of the daemon's
 own configuration and records up to a bound: {MAX_TRUST_DOMAINS} trust domains, {MAX_COLLECTIONS}
 collections, {MAX_ROUTES} pairs of countries, methods that are served. What a caller invents makes
-no series. A node that uses everything has some 2,000 series, most of them buckets of how long calls
+no series. A node that uses everything has some thousand series, most of them buckets of how long calls
 took.
 
 Metrics are for operating. They are kept in memory, begin at nought with the process and are signed
