@@ -30,6 +30,7 @@ BENCHES = (
     "evidence",
     "rolling_restart",
     "partition",
+    "telemetry",
 )
 
 

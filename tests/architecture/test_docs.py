@@ -19,7 +19,8 @@ from control.cli.main import app
 from mesh.core.errors import Reason
 from mesh.core.expectations import read_table, run_table
 from mesh.core.policy import validate_policy
-from tools import config_reference, errors_table
+from mesh.telemetry.metrics import CATALOGUE
+from tools import config_reference, errors_table, metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -166,6 +167,14 @@ def test_the_table_of_errors_is_current() -> None:
 def test_every_setting_is_in_the_reference() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text() == config_reference.render(), (
         "run python -m tools.config_reference"
+    )
+
+
+def test_the_table_of_metrics_is_current() -> None:
+    names = [metric.name for metric in metrics_table.sectioned()]
+    assert sorted(names) == sorted(metric.name for metric in CATALOGUE)
+    assert (ROOT / "docs" / "metrics.md").read_text() == metrics_table.render(), (
+        "run python -m tools.metrics_table"
     )
 
 
