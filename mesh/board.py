@@ -50,7 +50,8 @@ class Board:
     """One participant's view of all records. `run` must be running for it to move.
 
     `own_bundle` is trusted for `trust_domain`, and nothing on the board can change that. `clock` gives
-    Unix seconds. Without `cache_dir` nothing is kept on disk.
+    Unix seconds. Without `cache_dir` nothing is kept on disk, and `seen` says which generations were
+    seen before.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Board:
         own_bundle: TrustBundle,
         clock: Callable[[], float],
         cache_dir: Path | None = None,
+        seen: Mapping[str, tuple[int, str]] | None = None,
     ) -> None:
         if own_bundle.trust_domain != trust_domain:
             raise MeshError(Reason.CONFIG_INVALID, f"the trust bundle is not that of {trust_domain}")
@@ -67,7 +69,7 @@ class Board:
         self._trust_domain = trust_domain
         self._own_bundle = own_bundle
         self._clock = clock
-        self._records = RecordTable(own_bundle)
+        self._records = RecordTable(own_bundle, seen)
         self._statuses = StatusTable()
         self._refused: dict[str, Reason] = {}
         self._audience = Audience()
@@ -286,7 +288,7 @@ class Board:
             changed = {*RecordType}
         self._sweep(now=sweep or bool(changed - {RecordType.HEADS}))
         if changed:
-            self._renew_snapshot(heads_only=changed == {RecordType.HEADS})
+            self._renew_snapshot(changed)
         self._audience.nudge(self._snapshot)
 
     def _sweep(self, *, now: bool) -> None:
@@ -298,14 +300,19 @@ class Board:
             # Without the store no node can renew its status, and that says nothing about the node.
             self._statuses.sweep(time if self._connected else 0.0, self._records)
 
-    def _renew_snapshot(self, *, heads_only: bool) -> None:
+    def _renew_snapshot(self, changed: set[RecordType]) -> None:
         version = self._snapshot.version + 1
-        if heads_only:
+        if changed == {RecordType.HEADS}:
             self._snapshot = self._records.with_heads(self._snapshot, version)
         else:
             self._snapshot = self._records.snapshot(version)
         if self._cache:
-            self._cache.changed(HEADS if heads_only else RECORDS)
+            for file, behind in (
+                (HEADS, RecordType.HEADS in changed),
+                (RECORDS, changed != {RecordType.HEADS}),
+            ):
+                if behind:
+                    self._cache.changed(file)
         self._audience.publish(self._snapshot)
 
     def tick(self) -> None:
@@ -369,6 +376,13 @@ class Board:
         """
         return self._on_board.get(key, (0, False)) if self._connected else None
 
+    def adopt_all(self, envelopes: Mapping[str, bytes]) -> dict[str, MeshError]:
+        """The same for many, by key, what decides about the rest first; what is not believed, and why."""
+        now = self._clock()
+        refused, changed = self._believe_all(envelopes, lambda _: now)
+        self._settle(changed)
+        return refused
+
     # --- memory ------------------------------------------------------------------------------------
 
     def _load(self, cache: BoardCache) -> int:
@@ -377,14 +391,24 @@ class Board:
         now = self._clock()
         # A revocation list that has expired since still denies (mesh/core/assembly.py): it is checked as
         # of when it was saved.
-        entries = [Entry(key, envelope, 0) for key, envelope in cached.envelopes.items()]
-        for entry in sorted(entries, key=self._rank):
-            with contextlib.suppress(MeshError):
-                key = RecordKey.parse(entry.key)
-                denies = key.type in DENIES_BY_PRESENCE
-                self._believe(key, entry.value, min(now, cached.saved_at) if denies else now)
+        saved_at = min(now, cached.saved_at)
+        self._believe_all(cached.envelopes, lambda key: saved_at if key.type in DENIES_BY_PRESENCE else now)
         self._records.expire(now)
         return cached.version
+
+    def _believe_all(
+        self, envelopes: Mapping[str, bytes], as_of: Callable[[RecordKey], float]
+    ) -> tuple[dict[str, MeshError], set[RecordType]]:
+        refused: dict[str, MeshError] = {}
+        changed: set[RecordType] = set()
+        for entry in sorted((Entry(key, data, 0) for key, data in envelopes.items()), key=self._rank):
+            try:
+                key = RecordKey.parse(entry.key)
+                if self._believe(key, entry.value, as_of(key)):
+                    changed.add(key.type)
+            except MeshError as error:
+                refused[entry.key] = error
+        return refused, changed
 
     def _memory(self, name: str) -> CachedBoard:
         envelopes = {

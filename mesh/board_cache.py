@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from mesh.core.errors import MeshError
+from mesh.core.errors import MeshError, Reason
 from mesh.identity.private_files import make_private_directory, read_file, write_file
 
 RECORDS = "records.json"
@@ -109,15 +109,29 @@ class BoardCache:
     def _read(self, name: str) -> CachedBoard:
         path = self._directory / name
         try:
-            if not path.exists():
-                return CachedBoard()
-            return _decode(read_file(path, private=True, limit=MAX_CACHE_BYTES))
-        except (MeshError, OSError) as error:
-            self._problems[name] = f"{name} cannot be read: {error}"
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if path.exists():
+                return read_cached(path)
+        except _Damaged:
             self._problems[name] = f"{name} is damaged: it was put aside, and what it remembered is lost"
             _put_aside(path)
+        except (MeshError, OSError) as error:
+            self._problems[name] = f"{name} cannot be read: {error}"
         return CachedBoard()
+
+
+class _Damaged(MeshError):
+    """A file that is not what was written."""
+
+
+def read_cached(path: Path) -> CachedBoard:
+    """One file, changing nothing. Raises NOT_FOUND, CONFIG_INVALID and OSError.
+
+    What is in it is as believable as the board: not before each envelope has been verified.
+    """
+    try:
+        return _decode(read_file(path, private=True, limit=MAX_CACHE_BYTES))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError):
+        raise _Damaged(Reason.CONFIG_INVALID, f"{path.name} is damaged") from None
 
 
 def _lines(cached: CachedBoard) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from control.cli import (
     ask,
     audit,
     authority,
+    board,
     chat,
     client,
     collection,
@@ -55,6 +56,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(collection.app, name="collection")
 app.add_typer(index.app, name="index")
 app.add_typer(audit.app, name="audit")
+app.add_typer(board.app, name="board")
 app.command(name="place")(place.place)
 app.command(name="chat")(chat.chat)
 app.command(name="embed")(embed.embed)
