@@ -30,6 +30,8 @@ from mesh.identity.private_files import make_private_directory, read_file
 from mesh.ids import id_maker
 from mesh.store.configured import open_store
 from mesh.telemetry.logs import configure, guard_loop, guard_process
+from mesh.telemetry.tracing import open_tracing
+from mesh.version import software_version
 
 GRACE_S = 10.0
 MAX_POLICY_FILE_BYTES = 128 * 1024
@@ -108,6 +110,7 @@ def parts_of(settings: ControlSettings) -> Parts:
         certificate_ttl_s=settings.certificates.ttl_hours * 3600,
         permit_ttl_s=settings.placement.permit_ttl_s,
         first_policy=policy,
+        tracing=open_tracing(settings.telemetry.traces, identity, "mesh-control", software_version()),
     )
 
 

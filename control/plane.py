@@ -39,6 +39,7 @@ from mesh.identity.tls import enrolment_server_credentials, server_credentials
 from mesh.rpc import placement_service
 from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.store.base import RecordStore
+from mesh.telemetry.tracing import NO_TRACING, Tracing
 from sovereign.mesh.v1 import admin_pb2_grpc, placement_pb2_grpc
 
 # A token and a CSR; strangers get room for no more.
@@ -81,6 +82,7 @@ class Parts:
     certificate_ttl_s: float = MAX_TTL_S
     permit_ttl_s: float = PERMIT_TTL_S
     first_policy: str = ""
+    tracing: Tracing = NO_TRACING
 
 
 class ControlPlane:
@@ -105,9 +107,15 @@ class ControlPlane:
         self.tokens = JoinTokens(parts.state_directory / "tokens.sqlite", clock)
         self._pending = PendingFacts(parts.state_directory / "pending")
         self._actions = ActionLog(parts.actions, clock, parts.new_id)
-        self._server = MeshServer(server_credentials(self.source), new_id=parts.new_id)
+        self._server = MeshServer(
+            server_credentials(self.source), new_id=parts.new_id, tracing=parts.tracing, home=trust_domain
+        )
         self._door = MeshServer(
-            enrolment_server_credentials(self.source), new_id=parts.new_id, limits=ENROLMENT_LIMITS
+            enrolment_server_credentials(self.source),
+            new_id=parts.new_id,
+            limits=ENROLMENT_LIMITS,
+            tracing=parts.tracing,
+            home=trust_domain,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -155,6 +163,7 @@ class ControlPlane:
         await self._parts.store.aclose()
         await self._parts.decisions.aclose()
         await self._parts.actions.aclose()
+        await self._parts.tracing.aclose()
         if not self.failed.done():
             self.failed.cancel()
 

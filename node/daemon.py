@@ -31,6 +31,8 @@ from mesh.sdk.placers import Server
 from mesh.sdk.renewal import renewer
 from mesh.store.configured import open_store
 from mesh.telemetry import logs
+from mesh.telemetry.tracing import open_tracing
+from mesh.version import software_version
 from node.config import EngineSettings, NodeSettings, load_config
 from node.engine.base import Engine
 from node.engine.remote import RemoteEngine
@@ -114,6 +116,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
         loop.add_signal_handler(number, told_to_stop)
     source = SvidSource.load(settings.identity.directory, clock=time.time, random=random.random)
     loop.add_signal_handler(signal.SIGHUP, source.request_renewal)
+    tracing = open_tracing(settings.telemetry.traces, source.id, "mesh-node", software_version())
     pool = ChannelPool(source)
     store = open_store(settings.board)
     made = engine or make_engine(settings.engine, settings.state_directory)
@@ -137,6 +140,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
                 LogKey.load_or_make(settings.state_directory / "evidence" / "witness.key"),
                 settings.evidence,
             ),
+            tracing=tracing,
         )
     )
     try:
@@ -147,6 +151,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
         await runtime.stop()
         await pool.aclose()
         await store.aclose()
+        await tracing.aclose()
     _LOG.info("%s has stopped", source.id)
     return not runtime.failed.is_set()
 

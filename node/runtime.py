@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ from mesh.rpc.placement_service import PlacementService
 from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
+from mesh.telemetry.tracing import NO_TRACING, Tracing
+from mesh.version import software_version
 from node.admission import Admission
 from node.api import inference
 from node.api.inference import InferenceService
@@ -49,14 +50,6 @@ from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
 _LOG = logging.getLogger(__name__)
 
 
-def software_version() -> str:
-    """Of the installed distribution; empty when run from a bare tree."""
-    try:
-        return metadata.version("sovereign-mesh")
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 @dataclass(frozen=True, slots=True)
 class NodeParts:
     """What a node is made of that differs between a real one and a test's."""
@@ -74,6 +67,7 @@ class NodeParts:
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     retrieval: RetrievalParts | None = None
     evidence: EvidenceParts | None = None
+    tracing: Tracing = NO_TRACING
     clock: Callable[[], float] = time.time
 
 
@@ -168,7 +162,13 @@ class NodeRuntime:
             max_connections=parts.serving.max_connections,
             max_streams_per_connection=parts.serving.max_streams_per_connection,
         )
-        server = MeshServer(server_credentials(source), new_id=self.new_id, limits=limits)
+        server = MeshServer(
+            server_credentials(source),
+            new_id=self.new_id,
+            limits=limits,
+            tracing=parts.tracing,
+            home=source.id.trust_domain,
+        )
         server.add(
             inference_pb2_grpc.add_InferenceServicer_to_server,
             InferenceService(

@@ -58,7 +58,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return self._wrapped.setdefault(method, self._wrap(method, handler))
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        make, inner = _KINDS[handler.request_streaming, handler.response_streaming](handler)
+        make, inner = KINDS[handler.request_streaming, handler.response_streaming](handler)
         if inspect.isasyncgenfunction(inner):
             behaviour: Any = self._around_generator(method, inner)
         else:
@@ -163,7 +163,7 @@ def _not_the_message() -> MeshError:
 
 
 # By (stream of requests, stream of answers): what makes the handler, and the behaviour within.
-_KINDS: Mapping[tuple[bool, bool], Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]]] = {
+KINDS: Mapping[tuple[bool, bool], Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]]] = {
     (False, False): lambda handler: (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
     (False, True): lambda handler: (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
     (True, False): lambda handler: (grpc.stream_unary_rpc_method_handler, handler.stream_unary),

@@ -19,6 +19,8 @@ from grpc_reflection.v1alpha import reflection
 from mesh.core.errors import MeshError, Reason
 from mesh.identity.tls import SERVER_OPTIONS
 from mesh.rpc.boundary import ErrorBoundary
+from mesh.rpc.call_telemetry import CallTelemetry
+from mesh.telemetry.tracing import NO_TRACING, Tracing
 
 # The largest request of any service (inference.proto: 1 MiB as a whole).
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -62,7 +64,8 @@ class ServerLimits:
 class MeshServer:
     """One listening server. Add services, start, stop.
 
-    `credentials` come from mesh/identity; without them nothing listens. `new_id` numbers incidents.
+    `credentials` come from mesh/identity; without them nothing listens. `new_id` numbers calls and
+    incidents. `home` is the own trust domain: its callers say themselves whether they are traced.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class MeshServer:
         *,
         new_id: Callable[[], str],
         limits: ServerLimits | None = None,
+        tracing: Tracing = NO_TRACING,
+        home: str = "",
     ) -> None:
         self._credentials = credentials
         self._health = HealthServicer()
@@ -78,7 +83,11 @@ class MeshServer:
         self.ports: list[int] = []
         bounds = limits or ServerLimits()
         self.grpc = grpc.aio.server(
-            interceptors=[ErrorBoundary(new_id, bounds.max_request_bytes)], options=bounds.options()
+            interceptors=[
+                CallTelemetry(new_id, tracing, home),
+                ErrorBoundary(new_id, bounds.max_request_bytes),
+            ],
+            options=bounds.options(),
         )
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, name: str) -> None:
