@@ -9,6 +9,7 @@ costs a request nothing. At the end there are two seconds to send what is left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -184,7 +185,8 @@ class OtelTracing:
 
         def close() -> None:
             processor.shutdown()  # type: ignore[no-untyped-call]
-            loop.call_soon_threadsafe(closed.set)
+            with contextlib.suppress(RuntimeError):  # the loop did not wait, and is closed
+                loop.call_soon_threadsafe(closed.set)
 
         # No thread of the loop's own: it would be waited for at the end, however long it takes.
         threading.Thread(target=close, name="traces-close", daemon=True).start()

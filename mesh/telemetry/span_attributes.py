@@ -126,9 +126,7 @@ def _count(value: Value) -> bool:
 
 
 def _several(check: Check, most: int) -> Check:
-    return lambda value: (
-        not isinstance(value, str | int | float) and len(value) <= most and all(map(check, value))
-    )
+    return lambda value: isinstance(value, list | tuple) and len(value) <= most and all(map(check, value))
 
 
 _REASON = _one_of(*(reason.code for reason in Reason))
@@ -140,7 +138,7 @@ _DOMAIN = _text(r"[a-z0-9](?:[a-z0-9.-]{0,253}[a-z0-9])?")
 # A node or a control plane: what they are called is on the board. Clients are not told of.
 _MACHINE = _text(r"spiffe://[a-z0-9.-]{1,255}/(?:node|control)/[a-z0-9-]{1,63}")
 # What an operator serves: known to the node, not the caller's word for it.
-_MODEL = _text(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+_MODEL = _text(r"(?!.*//)[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _OPERATIONS = _one_of(SpanName.CHAT, SpanName.COMPLETE, SpanName.EMBED)
 
 ATTRIBUTES: Mapping[str, Check] = {
