@@ -12,13 +12,19 @@ in them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import datetime
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -61,12 +67,19 @@ class Collector:
     refuses: bool = False
     _tracings: list[Tracing] = field(default_factory=list)
 
-    def tracing(self, identity: SpiffeId, *, ratio: float = 1.0, service: str = "mesh-node") -> Tracing:
+    def tracing(self, identity: SpiffeId, *, ratio: float = 1.0) -> Tracing:
         """Spans of this process to here."""
+        service = f"mesh-{identity.kind}"
         settings = TraceSettings(endpoint=self.endpoint, ca=self.ca, sample_ratio=ratio)
         tracing = open_tracing(settings, identity, service, "1.2.3")
         self._tracings.append(tracing)
         return tracing
+
+    async def sent(self) -> None:
+        """What has been recorded so far has arrived."""
+        for tracing in self._tracings:
+            processor: Any = getattr(tracing, "_processor", None)
+            await asyncio.to_thread(processor.force_flush)
 
     async def flushed(self) -> None:
         """Ends every tracing made here; what they held has arrived."""
@@ -125,6 +138,36 @@ async def collector(
     finally:
         await there.flushed()
         await server.stop(0)
+
+
+def tls_identity(folder: Path) -> tuple[Path, grpc.ServerCredentials]:
+    """A CA in a file, and a certificate under it for localhost."""
+    now = datetime.datetime.now(datetime.UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("ca", "collector")]
+    made = []
+    for index in (0, 1):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(names[index])
+            .issuer_name(names[0])
+            .public_key(keys[index].public_key())
+            .serial_number(index + 1)
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=index == 0, path_length=None), critical=True)
+        )
+        if index:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+            )
+        made.append(builder.sign(keys[0], hashes.SHA256()))
+    pem = [each.public_bytes(serialization.Encoding.PEM) for each in made]
+    (folder / "ca.pem").write_bytes(pem[0])
+    key = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return folder / "ca.pem", grpc.ssl_server_credentials([(key, pem[1])])
 
 
 def _seen(span: Any, instance: str) -> Seen:
