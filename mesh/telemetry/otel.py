@@ -1,9 +1,7 @@
-"""Spans that are recorded, by OpenTelemetry's SDK: the only modules that import it are this one and
-span_export.py.
+"""Spans that are recorded, by OpenTelemetry's API.
 
-A batch of at most 512 spans is sent every two seconds or when it is full; 2,048 wait at most, and the
-oldest are dropped first. Sending happens on a thread of the SDK's, so that a collector that is slow or away
-costs a request nothing. At the end there are two seconds to send what is left.
+A program that uses the SDK of the mesh may have this API and a tracer provider without OTLP's exporter;
+what sends to a collector is in span_export.py. No other module imports OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -14,33 +12,17 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from mesh.core.errors import MeshError, Reason
-from mesh.core.types import SpiffeId
-from mesh.settings import TraceSettings
 from mesh.telemetry import span_attributes as names
 from mesh.telemetry.span_attributes import Attributes, EventName, allowed, allowed_event, failure_of
-from mesh.telemetry.span_export import GuardedExporter
 from mesh.telemetry.spans import Kind, Metadata, Span, adopt, restore
 from mesh.telemetry.tracing import FLUSH_S, NO_TRACING, TRACEPARENT, TRACEPARENT_CHARS, Tracing, records
 
-QUEUE = 2048
-BATCH = 512
-EVERY_S = 2.0
-# For one batch, tries included.
-SEND_S = 5.0
 SCOPE = "sovereign.mesh"
 
 _KINDS = {
@@ -50,7 +32,6 @@ _KINDS = {
 }
 _LOG = logging.getLogger("mesh.telemetry.tracing")
 _READER = TraceContextTextMapPropagator()
-_IDS = RandomIdGenerator()
 
 
 class OtelSpan:
@@ -135,9 +116,20 @@ def read_traceparent(text: str | None) -> trace.SpanContext | None:
     return found if found.is_valid else None
 
 
+class Sending(Protocol):
+    """What takes ended spans away."""
+
+    def finish(self) -> None:
+        """Sends what is waiting, however long that takes; called on a thread of its own."""
+        ...
+
+    def give_up(self) -> None:
+        """Ends that."""
+        ...
+
+
 class OtelTracing:
-    """By a tracer of the SDK. `processor` and `exporter` are closed with it; without them it is the
-    program's."""
+    """By a tracer. `sending` is closed with it; without one the tracer is the program's own."""
 
     on = True
 
@@ -145,14 +137,12 @@ class OtelTracing:
         self,
         tracer: trace.Tracer,
         ratio: float = 1.0,
-        processor: BatchSpanProcessor | None = None,
-        exporter: SpanExporter | None = None,
+        sending: Sending | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._tracer = tracer
         self._ratio = ratio
-        self._processor = processor
-        self._exporter = exporter
+        self._sending = sending
         self._chance = chance
 
     def serve(self, method: str, traceparent: str | None, *, own: bool) -> Span:
@@ -178,13 +168,13 @@ class OtelTracing:
 
     async def aclose(self, within_s: float = FLUSH_S) -> None:
         """See Tracing."""
-        processor, self._processor = self._processor, None
-        if processor is None:
+        sending, self._sending = self._sending, None
+        if sending is None:
             return
         loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
         def close() -> None:
-            processor.shutdown()  # type: ignore[no-untyped-call]
+            sending.finish()
             with contextlib.suppress(RuntimeError):  # the loop did not wait, and is closed
                 loop.call_soon_threadsafe(closed.set)
 
@@ -195,8 +185,7 @@ class OtelTracing:
                 await closed.wait()
         except TimeoutError:
             _LOG.info("spans that were waiting are dropped")
-            if self._exporter is not None:
-                self._exporter.shutdown()
+            sending.give_up()
 
 
 def _seen(caller: trace.SpanContext, *, recorded: bool) -> trace.SpanContext:
@@ -208,45 +197,9 @@ def _seen(caller: trace.SpanContext, *, recorded: bool) -> trace.SpanContext:
 def _unrecorded(caller: trace.SpanContext | None) -> trace.SpanContext:
     if caller is not None:
         return _seen(caller, recorded=False)
-    return trace.SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
-
-
-def collector_tracing(settings: TraceSettings, identity: SpiffeId, service: str, version: str) -> OtelTracing:
-    """To the collector that the settings name."""
-    # What the SDK's own loggers say of a collector that is away, every time, GuardedExporter says once.
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    options: Any = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
-    sender = OTLPSpanExporter(
-        endpoint=settings.endpoint,
-        insecure=settings.ca is None,
-        credentials=_credentials(settings),
-        timeout=SEND_S,
-        channel_options=options,
-    )
-    return exported_tracing(sender, settings, identity, service, version)
-
-
-def exported_tracing(
-    sender: SpanExporter, settings: TraceSettings, identity: SpiffeId, service: str, version: str
-) -> OtelTracing:
-    """To any exporter, past the guard."""
-    exporter = GuardedExporter(sender, settings.endpoint or "")
-    processor = BatchSpanProcessor(
-        exporter,
-        max_queue_size=QUEUE,
-        max_export_batch_size=BATCH,
-        schedule_delay_millis=EVERY_S * 1000,
-    )
-    # Not Resource.create: it would add whatever the environment says.
-    resource = Resource(_resource(identity, service, version))
-    limits = SpanLimits(max_span_attributes=32, max_events=16, max_links=0, max_attribute_length=256)
-    provider = TracerProvider(
-        sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False, span_limits=limits
-    )
-    provider.add_span_processor(processor)
-    return OtelTracing(
-        provider.get_tracer(SCOPE, version or None), settings.sample_ratio, processor, exporter
-    )
+    # Zero is no id. These are no secrets: whoever is called gets to see them.
+    trace_id, span_id = random.getrandbits(128) or 1, random.getrandbits(64) or 1
+    return trace.SpanContext(trace_id, span_id, is_remote=False)
 
 
 def provider_tracing() -> Tracing:
@@ -255,25 +208,3 @@ def provider_tracing() -> Tracing:
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return NO_TRACING
     return OtelTracing(provider.get_tracer(SCOPE))
-
-
-def _resource(identity: SpiffeId, service: str, version: str) -> dict[str, Any]:
-    return allowed(
-        {
-            names.SERVICE_NAME: service,
-            names.SERVICE_NAMESPACE: identity.trust_domain,
-            names.SERVICE_INSTANCE: str(identity),
-            names.SERVICE_VERSION: version,
-        }
-    )
-
-
-def _credentials(settings: TraceSettings) -> grpc.ChannelCredentials | None:
-    if settings.ca is None:
-        return None
-    try:
-        return grpc.ssl_channel_credentials(settings.ca.read_bytes())
-    except OSError as error:
-        raise MeshError(
-            Reason.CONFIG_INVALID, f"traces.ca: {settings.ca}: {error.strerror or 'cannot be read'}"
-        ) from None

@@ -89,7 +89,7 @@ def open_tracing(settings: TraceSettings, identity: SpiffeId, service: str, vers
     if settings.endpoint is None:
         return NO_TRACING
     try:
-        from mesh.telemetry.otel import collector_tracing
+        from mesh.telemetry.span_export import collector_tracing
     except ImportError:
         raise MeshError(
             Reason.CONFIG_INVALID, "traces.endpoint: needs OpenTelemetry: pip install sovereign-mesh[traces]"

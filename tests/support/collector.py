@@ -78,8 +78,8 @@ class Collector:
     async def sent(self) -> None:
         """What has been recorded so far has arrived."""
         for tracing in self._tracings:
-            processor: Any = getattr(tracing, "_processor", None)
-            await asyncio.to_thread(processor.force_flush)
+            sending: Any = getattr(tracing, "_sending", None)
+            await asyncio.to_thread(sending.processor.force_flush)
 
     async def flushed(self) -> None:
         """Ends every tracing made here; what they held has arrived."""

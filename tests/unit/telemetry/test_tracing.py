@@ -189,8 +189,8 @@ def test_a_span_by_another_name_is_not_sent_at_all():
 async def test_a_collector_that_is_away_costs_nothing_and_is_warned_of_once(
     there: Collector, written: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mesh.telemetry.otel.EVERY_S", 0.01)
-    monkeypatch.setattr("mesh.telemetry.otel.SEND_S", 0.5)
+    monkeypatch.setattr("mesh.telemetry.span_export.EVERY_S", 0.01)
+    monkeypatch.setattr("mesh.telemetry.span_export.SEND_S", 0.5)
     there.refuses = True
     tracing = there.tracing(NODE)
 
@@ -254,7 +254,7 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 
 
 def test_without_the_packages_it_is_a_setting_that_does_not_hold(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "mesh.telemetry.otel", None)
+    monkeypatch.setitem(sys.modules, "mesh.telemetry.span_export", None)
     with pytest.raises(MeshError, match=r"pip install sovereign-mesh\[traces\]") as caught:
         open_tracing(TraceSettings(endpoint="127.0.0.1:1"), NODE, "mesh-node", "")
     assert caught.value.reason is Reason.CONFIG_INVALID
@@ -265,6 +265,19 @@ def test_a_ca_that_is_not_there_is_a_setting_that_does_not_hold(tmp_path: Any):
     with pytest.raises(MeshError) as caught:
         open_tracing(settings, NODE, "mesh-node", "")
     assert caught.value.reason is Reason.CONFIG_INVALID
+
+
+@pytest.mark.slow
+def test_a_program_with_the_api_alone_is_not_traced_and_works():
+    program = """
+import sys
+for name in ("opentelemetry.sdk", "opentelemetry.exporter"):
+    sys.modules[name] = None
+import opentelemetry.trace, mesh.client
+from mesh.telemetry.tracing import NO_TRACING, program_tracing
+assert program_tracing() is NO_TRACING
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_a_program_that_set_up_no_provider_is_not_traced():
