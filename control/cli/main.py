@@ -24,6 +24,7 @@ from control.cli import (
     collection,
     embed,
     fetch,
+    flow_map,
     index,
     models,
     node,
@@ -63,6 +64,7 @@ app.command(name="ask")(ask.ask)
 app.command(name="fetch")(fetch.fetch)
 app.command(name="models")(models.models)
 app.command(name="status")(status.status)
+app.command(name="map")(flow_map.map_flows)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
