@@ -31,20 +31,22 @@ from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
 from node.admission import Admission
-from node.api import inference
+from node.api import inference, node_admin
 from node.api.inference import InferenceService
+from node.api.node_admin import NodeAdminService
 from node.config import ServingSettings, StatusSettings
 from node.engine.base import Engine, EngineState
 from node.evidence import service as evidence_service
 from node.evidence.parts import EvidenceParts, NodeEvidence
 from node.gate import Gate
+from node.last_minute import LastMinuteKeeper
 from node.live_calls import LiveCalls
 from node.oversight import Oversight
 from node.permit_check import PermitCheck
 from node.reception import Reception
 from node.retrieval.parts import SERVICE_NAMES, Retrieval, RetrievalParts, Surroundings
 from node.status import StatusPublisher
-from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
+from sovereign.mesh.v1 import inference_pb2_grpc, node_admin_pb2_grpc, placement_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 
@@ -140,6 +142,7 @@ class NodeRuntime:
         self.evidence: NodeEvidence | None = None
         if parts.evidence is not None:
             self.evidence = NodeEvidence(parts.evidence, parts.log, self.gate, self.board, source, clock)
+        self.last_minute: LastMinuteKeeper | None = None
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
         self._version = software_version()
@@ -189,6 +192,11 @@ class NodeRuntime:
             ),
             placement_service.SERVICE_NAME,
         )
+        server.add(
+            node_admin_pb2_grpc.add_NodeAdminServicer_to_server,
+            NodeAdminService(self.last_minute, source, lambda: self.board.snapshot, parts.clock),
+            node_admin.SERVICE_NAME,
+        )
         if self.retrieval is not None:
             self.retrieval.add_to(server)
         if self.evidence is not None:
@@ -210,7 +218,7 @@ class NodeRuntime:
         self.board.subscribe(self._adopt)
         self.parts.source.subscribe(self._changed)
         await self.server.start()
-        await self.server.set_serving(True, [placement_service.SERVICE_NAME])
+        await self.server.set_serving(True, [placement_service.SERVICE_NAME, node_admin.SERVICE_NAME])
         if self.retrieval is not None:
             self.retrieval.start()
             await self.server.set_serving(True, SERVICE_NAMES)

@@ -32,6 +32,7 @@ from control.cli import (
     policy,
     search,
     status,
+    top,
     trust,
 )
 from control.cli.output import EXIT_FAILED, report, report_usage
@@ -65,6 +66,7 @@ app.command(name="fetch")(fetch.fetch)
 app.command(name="models")(models.models)
 app.command(name="status")(status.status)
 app.command(name="map")(flow_map.map_flows)
+app.command(name="top")(top.top)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
