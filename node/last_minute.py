@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
 from mesh.core.last_minute import Counts, LastMinute, Minute
 from mesh.telemetry.metrics import ENGINE_TOKENS, RPC_DURATION, RPC_HANDLED
 
@@ -25,29 +28,15 @@ FAILURES = frozenset(
 _NO_REFUSAL = FAILURES | {"OK", "CANCELLED"}
 
 
-class Sample(Protocol):
-    """One value, as the Prometheus library collects it."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Family(Protocol):
-    """The values of one metric."""
-
-    samples: list[Sample]
-
-
 class Registry(Protocol):
     """Where the values are; mesh/telemetry/instruments.py has one."""
 
-    def collect(self) -> Iterable[Family]:
+    def collect(self) -> Iterable[Metric]:
         """All metrics as they are now."""
         ...
 
 
-def counts_of(families: Iterable[Family]) -> Counts:
+def counts_of(families: Iterable[Metric]) -> Counts:
     """The totals in these metrics; others are passed over."""
     requests = failed = refused = 0.0
     tokens = {"prompt": 0.0, "completion": 0.0}
@@ -68,6 +57,12 @@ def counts_of(families: Iterable[Family]) -> Counts:
     return Counts(
         requests, failed, refused, tokens["prompt"], tokens["completion"], tuple(sorted(durations.items()))
     )
+
+
+def counters_of(registry: CollectorRegistry) -> Registry:
+    """The part of it that is looked at: reading all of it would read every gauge, too."""
+    names = [ENGINE_TOKENS.name, RPC_HANDLED.name, f"{RPC_DURATION.name}_bucket"]
+    return registry.restricted_registry(names)
 
 
 class LastMinuteKeeper:

@@ -138,7 +138,7 @@ RECEIVER_DECISIONS = Metric(
 FLOWS = Metric(
     "sovereign_mesh_flows_total",
     Kind.COUNTER,
-    "Flows of data that this node took, or released from its documents, each once by its most sensitive class.",
+    "Flows of data that this node took, or released from its documents, by the most sensitive class of each.",
     {
         "from": _COUNTRY,
         "to": _COUNTRY,
@@ -273,7 +273,8 @@ EVIDENCE_CHECKPOINT_AGE = Metric(
 EVIDENCE_COSIGNED_LAG = Metric(
     "sovereign_mesh_evidence_cosigned_lag_entries",
     Kind.GAUGE,
-    "Entries beyond the newest checkpoint that enough witnesses have cosigned; absent where none are wanted.",
+    "Entries beyond the newest checkpoint that enough witnesses, or all there are, have cosigned; absent"
+    " where none are wanted or none are there.",
     {},
     (NODE,),
 )
@@ -320,6 +321,9 @@ LOOP_DELAY = Metric(
     "sovereign_mesh_event_loop_delay_seconds",
     Kind.GAUGE,
     "How long the event loop took to answer when it was last asked, which every scrape and probe does.",
+)
+SCRAPE_FAILURES = Metric(
+    "sovereign_mesh_scrape_failures_total", Kind.COUNTER, "Gauges that could not be read; the log says why."
 )
 BUILD_INFO = Metric("sovereign_mesh_build_info", Kind.GAUGE, "1.", {"version": "of this software"})
 
