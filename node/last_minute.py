@@ -75,17 +75,18 @@ class LastMinuteKeeper:
         self._monotonic = monotonic
         self._read_every_s = read_every_s
         self._held = LastMinute()
-        self._take()
+        self.read()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(self._read_every_s)
-            self._take()
+            self.read()
 
     def now(self) -> Minute | None:
         """The minute up to the newest reading; None if there is but one."""
         return self._held.minute()
 
-    def _take(self) -> None:
+    def read(self) -> None:
+        """Reads the counters now. `run` does this by itself."""
         self._held.add(self._monotonic(), counts_of(self._registry.collect()))

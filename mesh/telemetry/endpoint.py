@@ -120,7 +120,8 @@ class Endpoint:
             ending = tuple(self._open)
             for task in ending:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*ending, return_exceptions=True))
+            if ending:  # of nothing, gather asks for a loop that this thread does not have
+                loop.run_until_complete(asyncio.gather(*ending, return_exceptions=True))
         finally:
             listening.close()
             loop.close()

@@ -34,6 +34,7 @@ from mesh.identity.log_keys import LogKey
 from mesh.ids import id_maker
 from mesh.store.base import RecordStore
 from mesh.store.memory import MemoryBoard, MemoryStore
+from mesh.telemetry.parts import NodeTelemetry
 from node.config import EvidenceSettings, ServingSettings, StatusSettings
 from node.engine.scripted import Script, ScriptedEngine
 from node.evidence.parts import EvidenceParts
@@ -159,6 +160,7 @@ class Authority:
         retrieval: RetrievalParts | None = None,
         evidence: Path | None = None,
         witnesses: int = 2,
+        telemetry: NodeTelemetry | None = None,
         wait: bool = True,
     ) -> Node:
         """Starts a node and, unless told otherwise, waits until every node and authority knows it.
@@ -183,6 +185,7 @@ class Authority:
                 status=_STATUS,
                 retrieval=retrieval,
                 evidence=parts,
+                telemetry=telemetry,
                 clock=self.mesh.clock,
             )
         )
