@@ -30,6 +30,7 @@ from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
 from mesh.telemetry.base import SILENT, NodeObserver
+from mesh.telemetry.last_minute import LastMinuteKeeper, counters_of
 from mesh.telemetry.parts import NodeTelemetry
 from mesh.telemetry.version import software_version
 from node.admission import Admission
@@ -41,7 +42,6 @@ from node.engine.base import Engine, EngineState
 from node.evidence import service as evidence_service
 from node.evidence.parts import EvidenceParts, NodeEvidence
 from node.gate import Gate
-from node.last_minute import LastMinuteKeeper, counters_of
 from node.live_calls import LiveCalls
 from node.oversight import Oversight
 from node.permit_check import PermitCheck

@@ -15,7 +15,7 @@ from mesh.core.last_minute import Minute
 from mesh.core.snapshot import Snapshot
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import ADMIN, caller_of
-from node.last_minute import LastMinuteKeeper
+from mesh.telemetry.last_minute import LastMinuteKeeper
 from sovereign.mesh.v1 import node_admin_pb2, node_admin_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.NodeAdmin"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mesh.core.types import node_id
+from mesh.telemetry.last_minute import LastMinuteKeeper, counters_of, counts_of
 from mesh.telemetry.parts import NodeTelemetry
-from node.last_minute import LastMinuteKeeper, counters_of, counts_of
 
 INFERENCE, HEALTH = "/sovereign.mesh.v1.Inference/Chat", "/grpc.health.v1.Health/Check"
 
