@@ -117,11 +117,7 @@ class Endpoint:
                 )
             )
             loop.run_forever()
-            ending = tuple(self._open)
-            for task in ending:
-                task.cancel()
-            if ending:  # of nothing, gather asks for a loop that this thread does not have
-                loop.run_until_complete(asyncio.gather(*ending, return_exceptions=True))
+            loop.run_until_complete(_ended(tuple(self._open)))
         finally:
             listening.close()
             loop.close()
@@ -208,14 +204,17 @@ class Pages:
         if making is None:
             making = loop.run_in_executor(self._thread, self._render, accepts)
             self._making[accepts] = making
-            making.add_done_callback(lambda _: self._making.pop(accepts))
+            making.add_done_callback(lambda done: self._keep(accepts, done, loop.time()))
         try:
             async with asyncio.timeout(RENDER_TIMEOUT_S):
-                answer = await asyncio.shield(making)
+                return await asyncio.shield(making)
         except TimeoutError:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE)
-        self._made[accepts] = (loop.time(), answer)
-        return answer
+
+    def _keep(self, accepts: _Accepts, done: asyncio.Future[Answer], now: float) -> None:
+        del self._making[accepts]
+        if not done.cancelled() and done.exception() is None:
+            self._made[accepts] = (now, done.result())
 
     def close(self) -> None:
         """Waits for what is being made."""
@@ -230,6 +229,12 @@ class Pages:
         if accepts.compressed:
             body, headers = gzip.compress(body, 1), (*headers, ("Content-Encoding", "gzip"))
         return Answer(HTTPStatus.OK, body, kind, headers)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _bound(address: str) -> socket.socket:

@@ -118,25 +118,28 @@ def flow_of(entry: Mapping[str, object], here: SpiffeId) -> Flow | None:
         released = entry.get("released")
         if not isinstance(released, Mapping) or not released:
             return None
-        source = country(entry.get("location") or country_of(here))
+        source = _first_known(entry.get("location"), country_of(here))
         classes = most_sensitive(entry.get("released_classes"))
         return Flow(source, _country_named(entry.get("requester")), classes, Action.RELEASE.value)
     if kind not in _QUESTIONS or entry.get("outcome") != "served":
         return None
-    source = country(entry.get("caller_location") or _country_named(entry.get("caller")))
+    source = _first_known(entry.get("caller_location"), _country_named(entry.get("caller")))
     context = entry.get("context")
     classes = most_sensitive(context.get("data_classes") if isinstance(context, Mapping) else None)
-    return Flow(source, _location(entry) or country_of(here), classes, action_label(entry.get("action")))
+    return Flow(source, country(_location(entry)), classes, action_label(entry.get("action")))
 
 
-def _location(entry: Mapping[str, object]) -> str:
-    """Where this node stands, as its own decision has it; "" if that does not say."""
+def _location(entry: Mapping[str, object]) -> object:
+    """Where this node stands, as its own decision has it."""
     decision = entry.get("decision")
     ranked = decision.get("ranked") if isinstance(decision, Mapping) else None
     if isinstance(ranked, list | tuple) and ranked and isinstance(ranked[0], Mapping):
-        found = country(ranked[0].get("location"))
-        return "" if found == OTHER else found
-    return ""
+        return ranked[0].get("location")
+    return None
+
+
+def _first_known(*codes: object) -> str:
+    return next((found for each in codes if (found := country(each)) != OTHER), OTHER)
 
 
 def _country_named(identity: object) -> str:

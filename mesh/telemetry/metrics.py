@@ -60,7 +60,7 @@ _CODE = "a gRPC status code, such as OK or PERMISSION_DENIED"
 _REASON = "a code of docs/errors.md"
 _ACTION = "infer, embed, search, release, transit, egress; other where the request names none"
 _COUNTRY = f"ISO 3166-1 alpha-2; other where unknown or beyond {MAX_ROUTES} pairs"
-_DOMAIN = f"an accepted trust domain; the first {MAX_TRUST_DOMAINS} in order of their names"
+_DOMAIN = f"the own trust domain and the accepted ones, {MAX_TRUST_DOMAINS} at most, in order of their names"
 _COLLECTION = f"a collection of this node's; the first {MAX_COLLECTIONS} in order of their names"
 _OUTCOME = "permitted; refused: an answer; failed: an error instead of one"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from mesh.core.errors import Reason
-from mesh.core.records import RecordKey, RecordType
+from mesh.core.records import ROOT, RecordType
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import NodeStatus, SpiffeId
 from mesh.evidence.base import SignedCheckpoint
@@ -92,18 +92,24 @@ class LogSeen(Protocol):
 def of_board(board: BoardSeen, clock: Callable[[], float]) -> Read:
     """Whether it is there, how old the authorities' words are, and how many records are in force."""
 
+    counted: tuple[object, Counter[tuple[str, str]]] = (None, Counter())
+
     def read() -> _Found:
+        nonlocal counted
         snapshot = board.snapshot
+        if counted[0] is not snapshot.generations:  # a large mesh has thousands, and they change rarely
+            counted = snapshot.generations, Counter(map(_domain_and_type, snapshot.generations))
         yield metrics.BOARD_CONNECTED, Reading(board.connected)
-        known = {snapshot.trust_domain, *snapshot.bundles, *snapshot.heads}
-        shown = first(known, MAX_TRUST_DOMAINS)
+        own = snapshot.trust_domain
+        others = {*snapshot.bundles, *snapshot.heads} - {own}
+        shown = (own, *first(others, MAX_TRUST_DOMAINS - 1))
         now = clock()
         for trust_domain in shown:
             heads = snapshot.heads.get(trust_domain)
             if heads is not None:
                 yield metrics.RECORD_AGE, Reading(max(0.0, now - heads.signed_at), (trust_domain,))
                 yield metrics.RECORD_AGE_LIMIT, Reading(heads.max_age_s, (trust_domain,))
-        counts = Counter(_domain_and_type(key) for key in snapshot.generations)
+        counts = counted[1].copy()
         counts.update((node.trust_domain, RecordType.STATUS.value) for node in list(board.statuses))
         for (trust_domain, kind), count in sorted(counts.items()):
             if trust_domain in shown:
@@ -115,8 +121,9 @@ def of_board(board: BoardSeen, clock: Callable[[], float]) -> Read:
 
 
 def _domain_and_type(key: str) -> tuple[str, str]:
-    parsed = RecordKey.parse(key)
-    return parsed.trust_domain, parsed.type.value
+    """Of the key of a record in force, which was read and verified before."""
+    trust_domain, kind, *_ = key.removeprefix(ROOT).split("/")
+    return trust_domain, kind
 
 
 def of_identity(source: SourceSeen) -> Read:

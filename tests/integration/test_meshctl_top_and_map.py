@@ -26,7 +26,6 @@ from mesh.identity.names import dns_name_of
 from mesh.identity.tls import dial
 from mesh.rpc.status import from_rpc_error
 from mesh.sdk.profile import ControlPlane, Profile
-from mesh.telemetry.parts import NodeTelemetry
 from sovereign.mesh.v1 import node_admin_pb2, node_admin_pb2_grpc
 from tests.support.control import RunningControl, control_of
 from tests.support.mesh import DEADLINE_S, Mesh, context, mesh_of
@@ -69,8 +68,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     async with contextlib.AsyncExitStack() as stack:
         mesh = await stack.enter_async_context(mesh_of(tmp_path / "mesh", "DE", "FR"))
         home = mesh["DE"]
-        telemetry = NodeTelemetry(home.id("/node/fra-1"), "127.0.0.1:0")
-        await home.node("fra-1", telemetry=telemetry, evidence=tmp_path / "fra-1-witness")
+        await home.node("fra-1", telemetry=True, evidence=tmp_path / "fra-1-witness")
         await mesh["FR"].node("par-1")
         control = await stack.enter_async_context(
             control_of(home.identity.ca, mesh.board, tmp_path / "control")

@@ -74,6 +74,12 @@ class Node:
         assert isinstance(self.log, MemoryDecisionLog)
         return self.log.entries
 
+    @property
+    def metrics_port(self) -> int:
+        """Where it shows its metrics, if it does."""
+        assert self.runtime.parts.telemetry is not None
+        return self.runtime.parts.telemetry.port
+
     async def idle(self) -> None:
         """Waits until it serves nobody."""
         async with asyncio.timeout(DEADLINE_S):
@@ -160,13 +166,15 @@ class Authority:
         retrieval: RetrievalParts | None = None,
         evidence: Path | None = None,
         witnesses: int = 2,
-        telemetry: NodeTelemetry | None = None,
+        telemetry: bool = False,
         wait: bool = True,
     ) -> Node:
         """Starts a node and, unless told otherwise, waits until every node and authority knows it.
 
-        With a folder `evidence` it witnesses others, has its log witnessed, and shows it.
+        With a folder `evidence` it witnesses others, has its log witnessed, and shows it. With `telemetry` it
+        shows metrics on a port of its own, as they are at that moment.
         """
+        shown = NodeTelemetry(self.id(f"/node/{name}"), "127.0.0.1:0", fresh_s=0.0) if telemetry else None
         engine = ScriptedEngine(capacity=capacity, script=script)
         parts = None
         if evidence is not None:
@@ -185,7 +193,7 @@ class Authority:
                 status=_STATUS,
                 retrieval=retrieval,
                 evidence=parts,
-                telemetry=telemetry,
+                telemetry=shown,
                 clock=self.mesh.clock,
             )
         )
