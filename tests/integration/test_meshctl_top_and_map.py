@@ -153,7 +153,7 @@ async def test_a_revoked_administrator_is_told_nothing(desk: Desk) -> None:
     assert from_rpc_error(refused.value).reason is Reason.IDENTITY_REVOKED
 
 
-async def test_json_is_one_object_a_look_and_ctrl_c_ends_well(desk: Desk) -> None:
+async def test_json_is_one_object_a_look_until_ctrl_c_whatever_happens(desk: Desk) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "control.cli.main", "top", "--every", "0.2", "--output", "json",
         "--profile", desk.profile, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -165,6 +165,11 @@ async def test_json_is_one_object_a_look_and_ctrl_c_ends_well(desk: Desk) -> Non
             looks = [json.loads(await process.stdout.readline()) for _ in range(3)]
             assert [len(look["nodes"]) for look in looks] == [2, 2, 2]
             assert looks[0]["at"] < looks[1]["at"] < looks[2]["at"]
+            # A control plane that goes away for a while does not end the watch.
+            await desk.control.plane._server.stop(0)
+            while "error" not in (look := json.loads(await process.stdout.readline())):
+                assert look["nodes"]
+            assert look["error"]["reason"] == "UNREACHABLE"
             process.send_signal(signal.SIGINT)
             _, err = await process.communicate()
         assert (process.returncode, err) == (0, b"")
