@@ -69,7 +69,7 @@ async def _watch(
         if output is Output.JSON:
             emit_json(board_json(board))
         else:
-            screen.print(board_text(board))
+            screen.print(board_text(board, screen.size.width))
         return
     live = Live(console=screen, auto_refresh=False) if output is Output.TEXT else None
     last: Board | None = None
@@ -97,7 +97,8 @@ async def _watch(
 
 def _show(live: Live | None, board: Board, trouble: MeshError | None) -> None:
     if live is not None:
-        live.update(board_text(board, f"{trouble.reason.code}: not newer" if trouble else ""), refresh=True)
+        why = f"{trouble.reason.code}: this is not newer" if trouble else ""
+        live.update(board_text(board, live.console.size.width, why), refresh=True)
     elif trouble is not None:
         emit_json({"at": time.time(), "error": {"reason": trouble.reason.code, "message": trouble.message}})
     else:

@@ -26,6 +26,13 @@ _STYLES = {"ready": "green", "stale": "yellow", "cordoned": "yellow", "draining"
 # Certificates are renewed at half their life, which is a day at most.
 _CERTIFICATE_LOW_S = 6 * 3600.0
 _MODELS_SHOWN = 36
+_COLUMNS = (
+    *("NODE", "AUTHORITY", "IN", "CTRL", "STATE", "LOAD", "MODELS"),
+    *("RECORD", "CERT", "REQ/S", "TOK/S", "ERR", "P50", "P99"),
+)
+_SHORTENED = {"NODE", "AUTHORITY", "MODELS"}  # where there is too little room; nothing else is
+# Below so many characters a line these columns are left out, the widest first.
+_LEFT_OUT = ((140, {"MODELS"}), (105, {"AUTHORITY", "P50"}), (72, {"CTRL", "RECORD", "TOK/S"}))
 
 
 class Sort(StrEnum):
@@ -206,19 +213,23 @@ def _row_json(row: Row) -> dict[str, Any]:
     return found
 
 
-def board_text(board: Board, trouble: str = "") -> RenderableType:
-    """The table with a line above it; `trouble` is why this is not the newest."""
+def board_text(board: Board, width: int, trouble: str = "") -> RenderableType:
+    """The table with a line above it, for lines of `width` characters; `trouble` is why this is not the
+    newest. A node is one line, whatever is too long in it."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(board.states.items())) or "no nodes"
     head = Text(
         f"{board.trust_domain}  board {'answers' if board.connected else 'does not answer'}  {states}"
     )
     if not board.connected:
         head.stylize("bold red")
-    columns = (
-        *("NODE", "AUTHORITY", "IN", "CTRL", "STATE", "LOAD", "MODELS"),
-        *("RECORD", "CERT", "REQ/S", "TOK/S", "ERR", "P50", "P99"),
-    )
-    parts: list[RenderableType] = [head, table(columns, [_cells(row) for row in board.rows])]
+    without = set[str]().union(*(names for limit, names in _LEFT_OUT if width < limit))
+    kept = [i for i, name in enumerate(_COLUMNS) if name not in without]
+    rows = [_cells(row) for row in board.rows]
+    nodes = table([_COLUMNS[i] for i in kept], [[cells[i] for i in kept] for cells in rows])
+    widths = _widths([[_COLUMNS[i], *(str(cells[i]) for cells in rows)] for i in kept], width)
+    for column, wide in zip(nodes.columns, widths, strict=True):
+        column.no_wrap, column.overflow, column.width = True, "ellipsis", wide
+    parts: list[RenderableType] = [head, nodes]
     if board.hidden:
         parts.append(Text(f"and {board.hidden} more: see --limit", style="dim"))
     silent = Counter(row.silent for row in board.rows if row.silent)
@@ -229,6 +240,17 @@ def board_text(board: Board, trouble: str = "") -> RenderableType:
     if trouble:
         parts.append(Text(trouble, style="bold red"))
     return Group(*parts)
+
+
+def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """How wide each column is: as wide as it needs to be, but that names share what the others leave."""
+    needed = [max(len(cell) for cell in cells) for cells in columns]
+    names = [i for i, cells in enumerate(columns) if cells[0] in _SHORTENED]
+    left = width - 2 * (len(columns) - 1) - sum(n for i, n in enumerate(needed) if i not in names)
+    for count, i in enumerate(sorted(names, key=lambda i: needed[i])):
+        needed[i] = max(4, min(needed[i], left // (len(names) - count)))
+        left -= needed[i]
+    return needed
 
 
 def _cells(row: Row) -> tuple[str | Text, ...]:

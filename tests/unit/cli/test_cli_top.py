@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from control.cli.top_view import Sort, Told, board_json, board_of, board_text
+from control.cli.top_view import Board, Sort, Told, board_json, board_of, board_text
 from mesh.core.errors import Reason
 from sovereign.mesh.v1 import admin_pb2, node_admin_pb2, records_pb2
 
@@ -44,9 +44,9 @@ def names(sort: Sort, nodes: list[admin_pb2.NodeView], told: dict[str, Told] | N
     return [row.id.name for row in board_of(STATUS, nodes, told or {}, NOW, sort, None).rows]
 
 
-def shown(board: object) -> str:
+def shown(board: Board, width: int = 220, trouble: str = "") -> str:
     out = io.StringIO()
-    Console(file=out, width=220, markup=False).print(board)
+    Console(file=out, width=width, markup=False).print(board_text(board, width, trouble))
     return out.getvalue()
 
 
@@ -88,8 +88,8 @@ def test_a_hundred_nodes_are_cut_to_the_limit_and_counted() -> None:
     board = board_of(STATUS, nodes, {}, NOW, Sort.LOAD, 20)
     assert (len(board.rows), board.hidden, board.states) == (20, 80, {"ready": 100})
     assert all(row.running == 7 for row in board.rows[:12])
-    assert "and 80 more" in shown(board_text(board))
-    assert len(shown(board_text(board)).splitlines()) == 1 + 1 + 20 + 1
+    assert "and 80 more" in shown(board)
+    assert len(shown(board).splitlines()) == 1 + 1 + 20 + 1
 
 
 def test_what_is_not_known_is_a_dash_and_null() -> None:
@@ -101,7 +101,7 @@ def test_what_is_not_known_is_a_dash_and_null() -> None:
     assert told["state"] == "gone"
     unknown = ("running", "waiting", "capacity", "record_age_s", "certificate_ends_in_s", "last_minute")
     assert all(told[key] is None for key in unknown)
-    assert shown(board_text(board)).splitlines()[2].split()[-7:] == ["-"] * 7
+    assert shown(board).splitlines()[2].split()[-7:] == ["-"] * 7
 
 
 def test_the_last_minute_of_own_nodes() -> None:
@@ -110,14 +110,14 @@ def test_the_last_minute_of_own_nodes() -> None:
     (told,) = board_json(board)["nodes"]
     assert told["last_minute"]["requests_per_s"] == pytest.approx(1.5)
     assert told["last_minute"]["tokens_per_s"] == pytest.approx(15)
-    line = shown(board_text(board)).splitlines()[2]
+    line = shown(board).splitlines()[2]
     assert line.split()[-9:] == ["3s", "11h", "1.5", "15.0", "0", "20", "ms", "1.5", "s"]
 
 
 def test_whoever_keeps_silent_is_told_with_the_reason() -> None:
     node = view("one")
     board = board_of(STATUS, [node], {node.node: Told(silent=Reason.UNREACHABLE)}, NOW, Sort.LOAD, None)
-    assert "1 own nodes did not tell of their last minute: UNREACHABLE" in shown(board_text(board))
+    assert "1 own nodes did not tell of their last minute: UNREACHABLE" in shown(board)
     assert board_json(board)["nodes"][0]["silent"] == "UNREACHABLE"
 
 
@@ -126,6 +126,22 @@ def test_others_words_are_harmless() -> None:
     node.record.models[0].name = "\x1b[31mred\u202e"
     odd = view("two")
     odd.node = "spiffe://\x1b/node"
-    text = shown(board_text(board_of(STATUS, [node, odd], {}, NOW, Sort.LOAD, None)))
+    text = shown(board_of(STATUS, [node, odd], {}, NOW, Sort.LOAD, None))
     assert "\x1b" not in text
     assert "\u202e" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+def test_a_node_is_one_line_on_any_terminal(width: int) -> None:
+    long = view("a-rather-long-name-of-a-node-in-a-data-center", running=7)
+    long.record.models.add(name="some-maker/some-model-with-a-long-name-70B-Instruct")
+    text = shown(board_of(STATUS, [long, view("two")], {}, NOW, Sort.LOAD, None), width)
+    assert len(text.splitlines()) == 4
+    assert all(len(line) <= width for line in text.splitlines())
+    assert ("MODELS" in text) == (width >= 140)
+    assert all(column in text for column in ("STATE", "LOAD", "CERT"))
+
+
+def test_what_is_not_the_newest_says_why() -> None:
+    board = board_of(STATUS, [view("one")], {}, NOW, Sort.LOAD, None)
+    assert "UNREACHABLE: this is not newer" in shown(board, trouble="UNREACHABLE: this is not newer")
