@@ -31,12 +31,14 @@ from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
 from mesh.telemetry.base import SILENT, NodeObserver
+from mesh.telemetry.last_minute import LastMinuteKeeper, counters_of
 from mesh.telemetry.parts import NodeTelemetry
 from mesh.telemetry.tracing import NO_TRACING, Tracing
 from mesh.version import software_version
 from node.admission import Admission
-from node.api import inference
+from node.api import inference, node_admin
 from node.api.inference import InferenceService
+from node.api.node_admin import NodeAdminService
 from node.config import ServingSettings, StatusSettings
 from node.engine.base import Engine, EngineState
 from node.evidence import service as evidence_service
@@ -49,7 +51,7 @@ from node.reception import Reception
 from node.retrieval.parts import SERVICE_NAMES, Retrieval, RetrievalParts, Surroundings
 from node.status import StatusPublisher
 from node.telemetry import of_engine, of_indexes, of_witnessing
-from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
+from sovereign.mesh.v1 import inference_pb2_grpc, node_admin_pb2_grpc, placement_pb2_grpc
 
 # How long the board may take to be listed before the node serves without it (I4), in seconds.
 LISTING_S = 2.0
@@ -151,6 +153,9 @@ class NodeRuntime:
             self.evidence = NodeEvidence(
                 parts.evidence, parts.log, self.gate, self.board, source, clock, self._calls
             )
+        self.last_minute: LastMinuteKeeper | None = None
+        if telemetry is not None:
+            self.last_minute = LastMinuteKeeper(counters_of(telemetry.instruments.registry), time.monotonic)
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
         self._version = software_version()
@@ -216,6 +221,11 @@ class NodeRuntime:
             ),
             placement_service.SERVICE_NAME,
         )
+        server.add(
+            node_admin_pb2_grpc.add_NodeAdminServicer_to_server,
+            NodeAdminService(self.last_minute, source, lambda: self.board.snapshot, parts.clock),
+            node_admin.SERVICE_NAME,
+        )
         if self.retrieval is not None:
             self.retrieval.add_to(server)
         if self.evidence is not None:
@@ -253,7 +263,7 @@ class NodeRuntime:
             _LOG.warning("the board does not answer: starting from what is on disk")
         await self.server.start()
         self._listening = True
-        await self.server.set_serving(True, [placement_service.SERVICE_NAME])
+        await self.server.set_serving(True, [placement_service.SERVICE_NAME, node_admin.SERVICE_NAME])
         if self.retrieval is not None:
             self.retrieval.start()
             await self.server.set_serving(True, SERVICE_NAMES)
@@ -261,6 +271,8 @@ class NodeRuntime:
             await self.server.set_serving(True, [evidence_service.SERVICE_NAME])
             self._run("witnessing", self.evidence.run())
         await self.engine.start()
+        if self.last_minute is not None:
+            self._run("last-minute", self.last_minute.run())
         self._run("oversight", self.oversight.run())
         self._run("status", self.publisher.run())
         self._run("engine", self._follow_engine())

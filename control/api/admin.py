@@ -22,7 +22,7 @@ from control.records import AuthorityRecords
 from mesh import codec
 from mesh.board import Board
 from mesh.core.errors import MeshError, Reason
-from mesh.core.records import ROOT, RecordKey
+from mesh.core.records import ROOT, RecordKey, RecordType
 from mesh.core.snapshot import TrustBundle
 from mesh.core.types import NodeFacts, SpiffeId, node_id
 from mesh.identity.ca import CertificateAuthority
@@ -156,7 +156,20 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             candidate = snapshot.candidates.get(node)
             record = candidate.record if candidate is not None else None
             fresh = not snapshot.stale_reason(node.trust_domain, now)
-            answer.nodes.append(codec.node_view_to_pb(node, facts, record, statuses.get(node), fresh))
+            heads = snapshot.heads.get(node.trust_domain)
+            signed = self._board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))
+            answer.nodes.append(
+                codec.node_view_to_pb(
+                    node,
+                    facts,
+                    record,
+                    statuses.get(node),
+                    fresh,
+                    heads.signed_at if heads is not None else 0.0,
+                    # A node's record is signed for a day, and no certificate of a node lives longer.
+                    signed.statement.not_after if signed is not None else 0.0,
+                )
+            )
         return answer
 
     async def UpdateNode(

@@ -25,6 +25,7 @@ from control.cli import (
     collection,
     embed,
     fetch,
+    flow_map,
     index,
     models,
     node,
@@ -32,6 +33,7 @@ from control.cli import (
     policy,
     search,
     status,
+    top,
     trust,
 )
 from control.cli.output import EXIT_FAILED, report, report_usage
@@ -65,6 +67,8 @@ app.command(name="ask")(ask.ask)
 app.command(name="fetch")(fetch.fetch)
 app.command(name="models")(models.models)
 app.command(name="status")(status.status)
+app.command(name="map")(flow_map.map_flows)
+app.command(name="top")(top.top)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,8 @@ def node_json(node: admin_pb2.NodeView) -> dict[str, Any]:
     found: dict[str, Any] = MessageToDict(
         node, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    found["status_at_ms"] = node.status_at_ms  # protobuf's JSON makes 64-bit numbers strings
+    for name in ("status_at_ms", "heads_at_ms", "certificate_not_after_ms"):
+        found[name] = getattr(node, name)  # protobuf's JSON makes 64-bit numbers strings
     if "status" in found:
         found["status"]["facts_generation"] = node.status.facts_generation
     return found

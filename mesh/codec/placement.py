@@ -171,9 +171,17 @@ def node_view_to_pb(
     record: NodeRecord | None,
     status: NodeStatus | None,
     fresh: bool,
+    heads_at: float = 0.0,
+    certificate_not_after: float = 0.0,
 ) -> admin_pb2.NodeView:
-    """Writes what is known of a node."""
-    view = admin_pb2.NodeView(node=str(node), facts=facts_to_pb(facts), fresh=fresh)
+    """Writes what is known of a node; times are Unix seconds, 0 where there is none."""
+    view = admin_pb2.NodeView(
+        node=str(node),
+        facts=facts_to_pb(facts),
+        fresh=fresh,
+        heads_at_ms=round(heads_at * 1000),
+        certificate_not_after_ms=round(certificate_not_after * 1000),
+    )
     if record is not None:
         view.record.CopyFrom(node_record_to_pb(record))
     if status is not None:

@@ -7,20 +7,18 @@ of docs/picture.svg. Every text in it is escaped. The largest pairs are drawn, a
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
-import pycountry
+from mesh.core.svg_parts import BACKGROUND, FRAME, INK, RED, SOFT, country_name, marker, stroke, words
 
 MAX_ARROWS = 28
 MAX_COUNTRIES = 12  # on a side
 
 _WIDTH, _BOX, _SLOT, _GAP, _TOP = 880, 150, 27, 12, 40
 _LEFT, _RIGHT = 16, 880 - 16 - 150
-_COLOURS = {"requests": "#4d7a3a", "questions": "#4a719c", "releases": "#8a6414", "refused": "#b0482c"}
+_COLOURS = {"requests": "#4d7a3a", "questions": "#4a719c", "releases": "#8a6414", "refused": RED}
 _ONE = {"requests": "request", "questions": "question", "releases": "release", "refused": "refused"}
 
 
@@ -60,19 +58,13 @@ def picture(arrows: Sequence[Arrow]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img"'
         ' font-family="system-ui, sans-serif" font-size="13">'
         "<title>Flows from country to country</title>"
-        f"<defs>{''.join(_marker(what, colour) for what, colour in _COLOURS.items())}</defs>"
-        f'<rect width="{_WIDTH}" height="{height}" rx="12" fill="#fbfaf7"/>'
-        f'<g fill="#666"><text x="{_LEFT}" y="28">from</text><text x="{_RIGHT}" y="28">to</text></g>'
+        f"<defs>{''.join(marker(f'audit-{what}', colour) for what, colour in _COLOURS.items())}</defs>"
+        f'<rect width="{_WIDTH}" height="{height}" rx="12" fill="{BACKGROUND}"/>'
+        f'<g fill="{SOFT}"><text x="{_LEFT}" y="28">from</text><text x="{_RIGHT}" y="28">to</text></g>'
         f'{left_boxes}{right_boxes}<g fill="none">{lines}</g><g font-size="12">{labels}</g></svg>'
         '<p class="when">Dashed: refused by a policy or by the word of an authority, before sending or by the'
         f" receiver. Widths grow with the square root of the count.{note}</p>"
     )
-
-
-def country_name(code: str) -> str:
-    """A country in words; "not stated" for none."""
-    found = pycountry.countries.get(alpha_2=code) if code else None
-    return str(getattr(found, "common_name", found.name)) if found is not None else code or "not stated"
 
 
 def _drawn(arrows: Sequence[Arrow]) -> tuple[list[Arrow], Counter[str]]:
@@ -123,15 +115,15 @@ def _box(country: str, x: int, y: int, height: int) -> str:
     name = name if len(name) <= 19 else name[:18] + "…"
     middle = y + height / 2
     return (
-        f'<rect x="{x}" y="{y}" width="{_BOX}" height="{height}" rx="6" fill="#fff" stroke="#444"'
+        f'<rect x="{x}" y="{y}" width="{_BOX}" height="{height}" rx="6" fill="#fff" stroke="{FRAME}"'
         ' stroke-width="1.5"/>'
-        f'<text x="{x + 12}" y="{middle - 2:g}" font-weight="600" fill="#333">{escape(country or "?")}</text>'
-        f'<text x="{x + 12}" y="{middle + 15:g}" fill="#666">{escape(name)}</text>'
+        f'<text x="{x + 12}" y="{middle - 2:g}" font-weight="600" fill="{INK}">{words(country or "?")}</text>'
+        f'<text x="{x + 12}" y="{middle + 15:g}" fill="{SOFT}">{words(name)}</text>'
     )
 
 
 def _line(arrow: Arrow, start: float, end: float, most: int) -> str:
-    width = _stroke(arrow, most)
+    width = stroke(arrow.count, most)
     dash = f' stroke-dasharray="{width + 3:.1f} {width + 3:.1f}"' if arrow.what == "refused" else ""
     x1, x2 = _LEFT + _BOX + 2, _RIGHT - 3
     return (
@@ -142,21 +134,10 @@ def _line(arrow: Arrow, start: float, end: float, most: int) -> str:
     )
 
 
-def _stroke(arrow: Arrow, most: int) -> float:
-    return 1.2 + 7.5 * math.sqrt(arrow.count / most)
-
-
 def _label(arrow: Arrow, start: float, most: int) -> str:
     word = _ONE[arrow.what] if arrow.count == 1 else arrow.what
-    y = start - _stroke(arrow, most) / 2 - 4
+    y = start - stroke(arrow.count, most) / 2 - 4
     return (
         f'<text x="{_LEFT + _BOX + 10}" y="{y:.1f}" fill="{_COLOURS[arrow.what]}">'
         f"{arrow.count:,} {word}</text>"
-    )
-
-
-def _marker(what: str, colour: str) -> str:
-    return (
-        f'<marker id="audit-{what}" viewBox="0 0 10 10" refX="2" refY="5" markerWidth="13" markerHeight="13"'
-        f' markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 10 5 0 10z" fill="{colour}"/></marker>'
     )

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "runbooks").glob("*.md")),
     ROOT / "requirements/README.md",
 ]
 TOP = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}

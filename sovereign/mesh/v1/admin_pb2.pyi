@@ -73,20 +73,24 @@ class ListNodesResponse(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[NodeView, _Mapping]]] = ...) -> None: ...
 
 class NodeView(_message.Message):
-    __slots__ = ("node", "facts", "record", "status", "fresh", "status_at_ms")
+    __slots__ = ("node", "facts", "record", "status", "fresh", "status_at_ms", "heads_at_ms", "certificate_not_after_ms")
     NODE_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     FRESH_FIELD_NUMBER: _ClassVar[int]
     STATUS_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_NOT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     node: str
     facts: _records_pb2.NodeFacts
     record: _records_pb2.NodeRecord
     status: _records_pb2.NodeStatus
     fresh: bool
     status_at_ms: int
-    def __init__(self, node: _Optional[str] = ..., facts: _Optional[_Union[_records_pb2.NodeFacts, _Mapping]] = ..., record: _Optional[_Union[_records_pb2.NodeRecord, _Mapping]] = ..., status: _Optional[_Union[_records_pb2.NodeStatus, _Mapping]] = ..., fresh: _Optional[bool] = ..., status_at_ms: _Optional[int] = ...) -> None: ...
+    heads_at_ms: int
+    certificate_not_after_ms: int
+    def __init__(self, node: _Optional[str] = ..., facts: _Optional[_Union[_records_pb2.NodeFacts, _Mapping]] = ..., record: _Optional[_Union[_records_pb2.NodeRecord, _Mapping]] = ..., status: _Optional[_Union[_records_pb2.NodeStatus, _Mapping]] = ..., fresh: _Optional[bool] = ..., status_at_ms: _Optional[int] = ..., heads_at_ms: _Optional[int] = ..., certificate_not_after_ms: _Optional[int] = ...) -> None: ...
 
 class UpdateNodeRequest(_message.Message):
     __slots__ = ("node", "cordoned", "facts")
