@@ -21,6 +21,7 @@ from mesh.settings import (
     load_settings,
 )
 from mesh.store.configured import BoardSettings
+from node.engine.replica_network import REPLICA_NAME
 from node.index.stores import StoreSettings
 
 # Environment variables that override settings, for secrets.
@@ -45,6 +46,22 @@ class IdentitySettings(Settings):
         return self
 
 
+class RaySettings(Settings):
+    """A Ray cluster of somebody else's, whose replicas serve this node (node/engine/shared_cluster.py)."""
+
+    replicas: list[Address] = Field(min_length=1, max_length=16)
+    # All three are needed: what passes here are prompts and answers.
+    ca: Path
+    certificate: Path
+    key: Path
+    replica_name: str = Field(default=REPLICA_NAME, min_length=1, max_length=253)
+
+    def beside(self, folder: Path) -> RaySettings:
+        """The same with relative paths taken from `folder`."""
+        files = {name: folder / getattr(self, name) for name in ("ca", "certificate", "key")}
+        return self.model_copy(update=files)
+
+
 class EngineSettings(Settings):
     """What generates and embeds."""
 
@@ -52,6 +69,7 @@ class EngineSettings(Settings):
     model: str = ""
     model_name: str = Field(default="", max_length=128)
     revision: str = ""
+    model_digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     context_tokens: int = Field(default=2048, ge=16, le=1_048_576)
     capacity: int = Field(default=16, ge=1, le=4096)
     replicas: int = Field(default=1, ge=1, le=64)
@@ -65,11 +83,16 @@ class EngineSettings(Settings):
     threads: int = Field(default=1, ge=1, le=256)
     kv_cache_mib: int = Field(default=64, ge=4, le=1_048_576)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    ray: RaySettings | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> EngineSettings:
+        if self.ray is not None:
+            return self._of_a_cluster()
         if self.kind == "ray_vllm" and not self.model:
             raise ValueError("model is needed by ray_vllm: a path or a hub id")
+        if self.kind == "scripted" and self.model_digest:
+            raise ValueError("model_digest is of no use to the scripted engine")
         if self.kind == "scripted" and self.model:
             raise ValueError("model is of no use to the scripted engine: leave it out or choose ray_vllm")
         if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
@@ -78,10 +101,25 @@ class EngineSettings(Settings):
             raise ValueError("embedding_model is for ray_vllm with embeddings")
         return self
 
+    def _of_a_cluster(self) -> EngineSettings:
+        if self.kind != "ray_vllm":
+            raise ValueError("ray is for ray_vllm")
+        if not self.model_name:
+            raise ValueError("model_name is needed with ray: the name that its replicas serve")
+        others = self.model_fields_set - {"kind", "ray", "model_name", "model_digest", "capacity"}
+        if others:
+            named = ", ".join(sorted(others))
+            raise ValueError(f"with ray, the cluster's application says {named}: leave it out here")
+        return self
+
     def beside(self, folder: Path) -> EngineSettings:
         """The same with relative paths taken from `folder`."""
-        cache = self.cache_directory
-        return self.model_copy(update={"cache_directory": folder / cache}) if cache else self
+        update: dict[str, object] = {}
+        if self.cache_directory is not None:
+            update["cache_directory"] = folder / self.cache_directory
+        if self.ray is not None:
+            update["ray"] = self.ray.beside(folder)
+        return self.model_copy(update=update)
 
     @property
     def served_as(self) -> str:

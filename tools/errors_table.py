@@ -326,6 +326,12 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
             "Fetch it again in a few seconds, or lower --witnesses and rely on the log's operator.",
         ),
     },
+    "Models": {
+        Reason.MODEL_DIGEST_MISMATCH: (
+            "The model's files are not those that were named by digest: neither installed nor served.",
+            "Compare with `mesh-model digest`; correct the files, or `engine.model_digest`.",
+        ),
+    },
     "Operation": {
         Reason.CONFIG_INVALID: (
             "A configuration or a local file does not hold.",
