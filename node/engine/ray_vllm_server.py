@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -62,6 +63,9 @@ def main() -> int:
             die_with_parent()
             _second(spec, paths, f"replica-{os.getpid()}-{number}", served_w)
         if not _wait(child, served_r, report):
+            if paths.network.exists():  # directories of this replica's own, and its actor sweeps no more
+                shutil.rmtree(paths.run_directory, ignore_errors=True)
+                shutil.rmtree(paths.short, ignore_errors=True)
             return 0
         failures = 0 if _drain(served_r) else failures + 1
         time.sleep(_BACKOFF_S * failures)

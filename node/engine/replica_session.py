@@ -107,7 +107,7 @@ class ReplicaSession:
         self._on_broken = on_broken
         self._generations: dict[int, Generation] = {}
         self._next_id = 1
-        self._commands: asyncio.Queue[engine_pb2.SessionRequest] = asyncio.Queue()
+        self._commands: asyncio.Queue[engine_pb2.SessionRequest | None] = asyncio.Queue()
         self._channel = channel
         self._stub = engine_pb2_grpc.EngineStub(self._channel)
         self._reader = asyncio.ensure_future(self._read())
@@ -156,6 +156,7 @@ class ReplicaSession:
     async def close(self) -> None:
         """Ends the stream; generations on it fail."""
         self._reader.cancel()
+        self._commands.put_nowait(None)
         await asyncio.gather(self._reader, return_exceptions=True)
         self._fail_all()
         await self._channel.close(None)
@@ -169,12 +170,13 @@ class ReplicaSession:
                         generation.tell(event)
         except grpc.aio.AioRpcError:
             pass  # said below; gRPC's words would add nothing
+        self._commands.put_nowait(None)  # or gRPC's task would wait for commands for ever
         self._fail_all()
         self._on_broken(self)
 
     async def _send(self) -> AsyncIterator[engine_pb2.SessionRequest]:
-        while True:
-            yield await self._commands.get()
+        while (command := await self._commands.get()) is not None:
+            yield command
 
     def _fail_all(self) -> None:
         for generation in self._generations.values():
