@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mesh.core.errors import MeshError, Reason
+from node.config import EngineSettings
 
 pytestmark = pytest.mark.slow  # imports Ray
 
 SPEC: dict[str, Any] = {"model": "/models/m", "model_name": "m", "threads": 2, "replicas": 3}
 NETWORK: dict[str, Any] = {"ca": "ca.crt", "certificate": "tls.crt", "key": "tls.key", "ports": 2}
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.M | re.S)
 
 
 def deployment_of(arguments: dict[str, Any]) -> Any:
@@ -26,6 +32,19 @@ def test_serve_places_whole_replicas() -> None:
     assert made.ray_actor_options["num_cpus"] == 2.0
     assert made.ray_actor_options["num_gpus"] == 4.0
     assert made._replica_config.max_replicas_per_node == 2, "one for each port"
+
+
+def test_what_the_documents_show_holds() -> None:
+    text = (ROOT / "docs" / "engines.md").read_text()
+    pinned, node, application = (yaml.safe_load(block) for block in _BLOCK.findall(text))
+    for engine in (pinned["engine"], node["engine"]):
+        EngineSettings.model_validate(engine)
+    from ray.serve.schema import ServeDeploySchema
+
+    parsed = ServeDeploySchema.model_validate(application)
+    made = deployment_of(parsed.applications[0].args)
+    assert made.num_replicas == 2
+    assert application["applications"][0]["import_path"] == "node.engine.ray_app:build"
 
 
 @pytest.mark.parametrize(
