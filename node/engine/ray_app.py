@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from ray import serve
 
 from mesh.core.errors import MeshError, Reason
@@ -86,6 +87,7 @@ def _spec(values: Any) -> EngineSpec:
     if unknown:
         raise MeshError(Reason.CONFIG_INVALID, f"spec: no such setting: {', '.join(sorted(unknown))}")
     try:
-        return EngineSpec(**values)
-    except TypeError as error:
-        raise MeshError(Reason.CONFIG_INVALID, f"spec: {error}") from None
+        return TypeAdapter(EngineSpec).validate_python(dict(values))
+    except ValidationError as error:
+        wrong = ", ".join(str(problem["loc"][0]) for problem in error.errors(include_input=False))
+        raise MeshError(Reason.CONFIG_INVALID, f"spec: missing, or of the wrong type: {wrong}") from None

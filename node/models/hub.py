@@ -21,7 +21,6 @@ from node.models.source import Item, Wrote, missing
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
 }
 
 
@@ -33,7 +32,7 @@ class HubSource:
 
     def items(self) -> list[Item]:
         """All files of the revision."""
-        hub = _client()
+        hub = _client(self._scratch)
         with _explained():
             # One commit for all: a branch may move while we read.
             info = hub.HfApi().model_info(self._model, revision=self._revision)
@@ -44,7 +43,9 @@ class HubSource:
     def _saver(self, name: str, commit: str) -> Any:
         def save(target: Path, wrote: Wrote) -> None:
             with _explained():
-                kept = _client().hf_hub_download(self._model, name, revision=commit, local_dir=self._scratch)
+                kept = _client(self._scratch).hf_hub_download(
+                    self._model, name, revision=commit, local_dir=self._scratch
+                )
             found = Path(kept)
             if not stat.S_ISREG(found.lstat().st_mode) or self._scratch not in found.parents:
                 raise MeshError(Reason.MODEL_UNSAFE, f"{name} did not arrive as a file")
@@ -58,8 +59,9 @@ class HubSource:
         return save
 
 
-def _client() -> Any:
-    for name, value in _QUIET.items():
+def _client(scratch: Path) -> Any:
+    # What it keeps for the next time goes with the scratch folder: the model may fill the disk as it is.
+    for name, value in (_QUIET | {"HF_HOME": str(scratch / "home")}).items():
         os.environ.setdefault(name, value)
     try:
         import huggingface_hub

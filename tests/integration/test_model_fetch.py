@@ -377,7 +377,7 @@ def test_from_a_hub(model: Path, target: Path, digest: str, tmp_path: Path) -> N
     files = FILES | {".gitattributes": b"x", "pytorch_model.bin": b"x"}
     with serving(hub("org/llama", files, "hf_hush")) as address:
         words = ["fetch", "--to", str(target), "--digest", digest, "--exclude", "*.bin", "-o", "json"]
-        settings = {"HF_ENDPOINT": f"http://{address}", "HF_HOME": str(tmp_path / "hf")}
+        settings = {"HF_ENDPOINT": f"http://{address}", "HOME": str(tmp_path / "home")}
         settings |= {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_hush"}
         out, err = command(*words, "--from", "hub:org/llama@main", **settings).communicate(timeout=60)
         assert json.loads(out)["digest"] == digest, err
@@ -393,6 +393,7 @@ def test_from_a_hub(model: Path, target: Path, digest: str, tmp_path: Path) -> N
             assert json.loads(err.splitlines()[-1])["error"]["reason"] == reason
             assert "hf_" not in err
         assert [path.name for path in target.parent.iterdir()] == ["llama"]
+        assert not (tmp_path / "home").exists(), "nor is anything left elsewhere"
 
 
 @pytest.mark.slow

@@ -34,6 +34,12 @@ def test_serve_places_whole_replicas() -> None:
     assert made._replica_config.max_replicas_per_node == 2, "one for each port"
 
 
+def test_numbers_as_templates_write_them() -> None:
+    made = deployment_of({"spec": SPEC | {"replicas": 2.0, "capacity": 16.0}, "network": NETWORK})
+    assert made.num_replicas == 2
+    assert '"capacity": 16,' in made.init_args[0]
+
+
 def test_what_the_documents_show_holds() -> None:
     text = (ROOT / "docs" / "engines.md").read_text()
     pinned, node, application = (yaml.safe_load(block) for block in _BLOCK.findall(text))
@@ -56,7 +62,8 @@ def test_what_the_documents_show_holds() -> None:
         ({"spec": SPEC | {"colour": "red"}, "network": NETWORK}, "spec: no such setting: colour"),
         ({"spec": {"model": "/models/m"}, "network": NETWORK}, "model_name"),
         ({"spec": SPEC | {"gpus": 2}, "network": NETWORK}, "gpus must be 0 or"),
-        ({"spec": SPEC | {"threads": "many"}, "network": NETWORK}, "spec:"),
+        ({"spec": SPEC | {"threads": "many"}, "network": NETWORK}, "of the wrong type: threads"),
+        ({"spec": SPEC | {"capacity": 1.5}, "network": NETWORK}, "of the wrong type: capacity"),
         ({"spec": SPEC | {"model_digest": "md5:0"}, "network": NETWORK}, "model_digest"),
         ({"spec": SPEC, "network": NETWORK, "more": 1}, "no such argument: more"),
     ],
