@@ -81,12 +81,12 @@ class Kind:
         return 1e6 * sum(self.cpu[name] for name in names) / self.tokens
 
 
-def direct_round(socket: str, requests: int, tokens: int) -> Callable[[], Awaitable[int]]:
+def direct_round(target: str, requests: int, tokens: int) -> Callable[[], Awaitable[int]]:
     wanted = {"streams": STREAMS, "requests": requests, "tokens": tokens, "prompt": PROMPT}
     body = json.dumps(wanted).encode()
 
     async def run() -> int:
-        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        async with grpc.aio.insecure_channel(target) as channel:
             answer = await channel.unary_unary(METHOD, None, None)(body)
         return int(json.loads(answer)["tokens"])
 
@@ -176,10 +176,10 @@ def kinds_of(engine: RemoteEngine, node: NodeProcess) -> dict[str, Kind]:
     whole, prepare = whole_round(node, caller, placer, REQUESTS, TOKENS)
     long, prepare_long = whole_round(node, caller, placer, 1, LONG_TOKENS)
     return {
-        "direct": Kind(direct_round(replica.socket, REQUESTS, TOKENS), inside),
+        "direct": Kind(direct_round(replica.target, REQUESTS, TOKENS), inside),
         "session": Kind(session_round(engine), {**inside, "client": os.getpid()}),
         "whole": Kind(whole, around, prepare),
-        "direct, long": Kind(direct_round(replica.socket, 1, LONG_TOKENS), inside),
+        "direct, long": Kind(direct_round(replica.target, 1, LONG_TOKENS), inside),
         "whole, long": Kind(long, around, prepare_long),
     }
 

@@ -21,6 +21,7 @@ from mesh.settings import (
     load_settings,
 )
 from mesh.store.configured import BoardSettings
+from node.engine.replica_network import REPLICA_NAME
 from node.index.stores import StoreSettings
 
 # Environment variables that override settings, for secrets.
@@ -49,6 +50,26 @@ class IdentitySettings(Settings):
         return self
 
 
+class RaySettings(Settings):
+    """A Ray cluster of somebody else's, whose replicas serve this node (node/engine/shared_cluster.py)."""
+
+    replicas: list[Address] = Field(min_length=1, max_length=16)
+    """Where they are; a name may lead to several, such as that of a headless Service."""
+    ca: Path
+    """Of the replicas' certificates. Mutual TLS always: what passes here are prompts and answers."""
+    certificate: Path
+    """What this node shows to them."""
+    key: Path
+    """Of `certificate`."""
+    replica_name: str = Field(default=REPLICA_NAME, min_length=1, max_length=253)
+    """The DNS name in the replicas' certificates."""
+
+    def beside(self, folder: Path) -> RaySettings:
+        """The same with relative paths taken from `folder`."""
+        files = {name: folder / getattr(self, name) for name in ("ca", "certificate", "key")}
+        return self.model_copy(update=files)
+
+
 class EngineSettings(Settings):
     """What generates and embeds."""
 
@@ -60,6 +81,9 @@ class EngineSettings(Settings):
     """What callers call it. Left empty: the last part of `model`."""
     revision: str = ""
     """Of a hub id. Left empty: the hub's default."""
+    model_digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
+    """Of the model's files, as `mesh-model digest` says it: nothing else is served. Left empty: whatever is
+    there."""
     context_tokens: int = Field(default=2048, ge=16, le=1_048_576)
     """Longest prompt plus output, in tokens."""
     capacity: int = Field(default=16, ge=1, le=4096)
@@ -87,11 +111,18 @@ class EngineSettings(Settings):
     """Of each copy, on CPUs: memory for its key-value cache, in MiB."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of weights and activations."""
+    ray: RaySettings | None = None
+    """Replicas of a Ray cluster that is there already, such as KubeRay's. Left out: the node starts its
+    own."""
 
     @model_validator(mode="after")
     def _complete(self) -> EngineSettings:
+        if self.ray is not None:
+            return self._of_a_cluster()
         if self.kind == "ray_vllm" and not self.model:
             raise ValueError("model is needed by ray_vllm: a path or a hub id")
+        if self.kind == "scripted" and self.model_digest:
+            raise ValueError("model_digest is of no use to the scripted engine")
         if self.kind == "scripted" and self.model:
             raise ValueError("model is of no use to the scripted engine: leave it out or choose ray_vllm")
         if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
@@ -100,10 +131,25 @@ class EngineSettings(Settings):
             raise ValueError("embedding_model is for ray_vllm with embeddings")
         return self
 
+    def _of_a_cluster(self) -> EngineSettings:
+        if self.kind != "ray_vllm":
+            raise ValueError("ray is for ray_vllm")
+        if not self.model_name:
+            raise ValueError("model_name is needed with ray: the name that its replicas serve")
+        others = self.model_fields_set - {"kind", "ray", "model_name", "model_digest", "capacity"}
+        if others:
+            named = ", ".join(sorted(others))
+            raise ValueError(f"with ray, the cluster's application says {named}: leave it out here")
+        return self
+
     def beside(self, folder: Path) -> EngineSettings:
         """The same with relative paths taken from `folder`."""
-        cache = self.cache_directory
-        return self.model_copy(update={"cache_directory": folder / cache}) if cache else self
+        update: dict[str, object] = {}
+        if self.cache_directory is not None:
+            update["cache_directory"] = folder / self.cache_directory
+        if self.ray is not None:
+            update["ray"] = self.ray.beside(folder)
+        return self.model_copy(update=update)
 
     @property
     def served_as(self) -> str:

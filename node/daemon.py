@@ -37,7 +37,9 @@ from mesh.version import software_version
 from node.config import EngineSettings, NodeSettings, load_config
 from node.engine.base import Engine
 from node.engine.remote import RemoteEngine
+from node.engine.replica_network import TlsFiles
 from node.engine.scripted import ScriptedEngine
+from node.engine.shared_cluster import ReplicaAccess, SharedClusterEngine
 from node.engine.spec import EngineSpec
 from node.evidence.parts import EvidenceParts
 from node.index.embedding import EngineEmbedder, LocalEmbedder, TextEmbedder
@@ -53,10 +55,19 @@ def make_engine(settings: EngineSettings, state_directory: Path) -> Engine:
         return ScriptedEngine(
             settings.served_as, capacity=settings.capacity, context_tokens=settings.context_tokens
         )
+    if settings.ray is not None:
+        ray = settings.ray
+        access = ReplicaAccess(
+            tuple(ray.replicas), TlsFiles(str(ray.ca), str(ray.certificate), str(ray.key)), ray.replica_name
+        )
+        return SharedClusterEngine(
+            access, settings.served_as, capacity=settings.capacity, model_digest=settings.model_digest
+        )
     spec = EngineSpec(
         model=settings.model,
         model_name=settings.served_as,
         revision=settings.revision,
+        model_digest=settings.model_digest,
         context_tokens=settings.context_tokens,
         capacity=settings.capacity,
         replicas=settings.replicas,

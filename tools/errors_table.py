@@ -326,6 +326,17 @@ _SECTIONS: dict[str, dict[Reason, tuple[str, str]]] = {
             "Fetch it again in a few seconds, or lower --witnesses and rely on the log's operator.",
         ),
     },
+    "Models": {
+        Reason.MODEL_DIGEST_MISMATCH: (
+            "The model's files are not those that were named by digest: neither installed nor served.",
+            "Compare with `mesh-model digest`; correct the files, or `engine.model_digest`.",
+        ),
+        Reason.MODEL_UNSAFE: (
+            "A model to be fetched holds what could run programs or leave its folder.",
+            "Take one with safetensors; leave single files out with `--exclude`.",
+        ),
+        Reason.MODEL_TOO_LARGE: ("More bytes or files than may be fetched.", "Raise `--max-bytes`."),
+    },
     "Operation": {
         Reason.CONFIG_INVALID: (
             "A configuration or a local file does not hold.",

@@ -100,14 +100,14 @@ def channel_credentials(source: SvidSource, trust_domain: str) -> grpc.ChannelCr
     bundle = source.bundles.get(trust_domain)
     if bundle is None:
         raise MeshError(Reason.IDENTITY_UNTRUSTED, f"no trust bundle is known for {trust_domain}")
-    _require_tls13()
+    require_tls13()
     svid = source.svid
     return grpc.ssl_channel_credentials(_roots_pem([bundle]), svid.key_pem, svid.chain_pem)
 
 
 def enrolment_channel_credentials(bundle: TrustBundle) -> grpc.ChannelCredentials:
     """For dialling a control plane of the bundle's trust domain without a certificate of our own."""
-    _require_tls13()
+    require_tls13()
     return grpc.ssl_channel_credentials(_roots_pem([bundle]))
 
 
@@ -124,14 +124,15 @@ def dial(
 
 
 def _dynamic_credentials(source: SvidSource, *, require_client: bool) -> grpc.ServerCredentials:
-    _require_tls13()
+    require_tls13()
     fetch = _Fetcher(source)
     # grpc's annotation leaves out that None, no change, may be answered; its documentation does not.
     fetcher: Any = fetch
     return grpc.dynamic_ssl_server_credentials(fetch.current(), fetcher, require_client)
 
 
-def _require_tls13() -> None:
+def require_tls13() -> None:
+    """Raises CONFIG_INVALID where gRPC in this process would also speak TLS 1.2: see tls13.py."""
     if not tls13.IN_FORCE:
         raise MeshError(
             Reason.CONFIG_INVALID,

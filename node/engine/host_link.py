@@ -15,26 +15,15 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.core.errors import MeshError, Reason
-from mesh.core.types import Model, Task
+from mesh.core.errors import MeshError
 from node.engine.host_paths import HostPaths, engine_environment, python_module
 from node.engine.process_family import Family
+from node.engine.replica_state import ReplicaState, from_json
 from node.engine.spec import EngineSpec
 
 _LOOK_EVERY_S = 0.05
 _ANSWER_S = 5.0
 _LINE_LIMIT = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaState:
-    """A replica that serves: where, what, and how much at once."""
-
-    name: str
-    pid: int
-    socket: str
-    capacity: int
-    models: tuple[Model, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,27 +132,10 @@ async def _spawn(spec: EngineSpec, paths: HostPaths) -> asyncio.subprocess.Proce
 def _state(said: dict[str, Any]) -> HostState:
     try:
         return HostState(
-            replicas=tuple(_replica(replica) for replica in said["replicas"]),
+            replicas=tuple(from_json(replica) for replica in said["replicas"]),
             failed=said["state"] == "failed",
             error=str(said["error"]),
             isolated=bool(said["isolated"]),
         )
     except (KeyError, TypeError, MeshError) as error:
         raise ValueError("not what a host says") from error
-
-
-def _replica(said: dict[str, Any]) -> ReplicaState:
-    models = tuple(
-        Model(
-            name=model["name"],
-            digest=model["digest"],
-            context_tokens=int(model["context_tokens"]),
-            tasks=frozenset(Task(task) for task in model["tasks"]),
-        )
-        for model in said["models"]
-    )
-    if not models:
-        raise MeshError(Reason.CONFIG_INVALID, "a replica serves at least one model")
-    return ReplicaState(
-        str(said["name"]), int(said["pid"]), str(said["socket"]), int(said["capacity"]), models
-    )

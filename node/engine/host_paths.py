@@ -43,6 +43,11 @@ class HostPaths:
         return self.run_directory / "spec.json"
 
     @property
+    def network(self) -> Path:
+        """How a replica is reached where that is not this machine's sockets; there only then."""
+        return self.run_directory / "network.json"
+
+    @property
     def log(self) -> Path:
         """What the host, Ray's driver and the replicas print."""
         return self.run_directory / "engine.log"
@@ -118,6 +123,13 @@ class HostPaths:
 def cache_directory(spec: EngineSpec, paths: HostPaths) -> Path:
     """Keeps what may be made again: vLLM's caches, the exported embedder, digests."""
     return Path(spec.cache_directory) if spec.cache_directory else paths.run_directory / "cache"
+
+
+def digest_cache(spec: EngineSpec, paths: HostPaths) -> Path:
+    """The file that remembers models' digests; its folder is made."""
+    folder = cache_directory(spec, paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "digests.json"
 
 
 def engine_environment(spec: EngineSpec, paths: HostPaths) -> dict[str, str]:

@@ -31,7 +31,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from node.engine.host_paths import HostPaths, engine_environment, python_module
+from mesh.core.errors import MeshError
+from node.engine.host_paths import HostPaths, digest_cache, engine_environment, python_module
+from node.engine.model_files import require_digest
 from node.engine.no_network import isolate
 from node.engine.process_family import Family, adopt_orphans, children_of, start_guard
 from node.engine.spec import EngineSpec
@@ -94,6 +96,10 @@ class Host:
     async def _keep_cluster(self) -> None:
         wait_s = _RESTART_FIRST_S
         while True:
+            if not await self._model_permitted():
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _RESTART_MOST_S)
+                continue
             self._cluster_ended.clear()
             shutil.rmtree(self._paths.ray, ignore_errors=True)
             self._paths.ray.mkdir(mode=0o700)
@@ -113,6 +119,20 @@ class Host:
             await asyncio.sleep(wait_s)
             lived = asyncio.get_running_loop().time() - started
             wait_s = _RESTART_FIRST_S if lived > 120 else min(2 * wait_s, _RESTART_MOST_S)
+
+    async def _model_permitted(self) -> bool:
+        """Whether the model's folder is the one that the spec is pinned to. If not, nothing is started.
+
+        A hub id is judged by the replica that fetches it, before it loads it, and so is a folder again.
+        """
+        try:
+            await asyncio.to_thread(_judge_model, self._spec, self._paths)
+        except (MeshError, OSError) as error:
+            _LOG.error("nothing is loaded: %s", error)
+            self._error = str(error)
+            self._tell()
+            return False
+        return True
 
     def _reap(self) -> bool:
         """Takes leave of children that ended, adopted ones too; True if others are left."""
@@ -187,6 +207,12 @@ class Host:
         line = self._state_line()
         for writer in self._gateways:
             writer.write(line)
+
+
+def _judge_model(spec: EngineSpec, paths: HostPaths) -> None:
+    folder = Path(spec.model)
+    if spec.model_digest and folder.is_dir():
+        require_digest(folder, spec.model_digest, digest_cache(spec, paths))
 
 
 def main(cluster: str = "node.engine.ray_vllm_cluster") -> int:

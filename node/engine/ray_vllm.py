@@ -25,13 +25,14 @@ SERVING = b"serving\n"
 class Replica:
     """See the module. Serve constructs it; nobody calls it but Serve's health check."""
 
-    def __init__(self, run_directory: str) -> None:
+    def __init__(self, run_directory: str, environment: dict[str, str] | None = None) -> None:
         report, report_end = os.pipe()
         with os.fdopen(report, "rb") as reports:
             # Its standard input is the line it hangs on: it ends when this actor does.
             self._server = subprocess.Popen(  # noqa: S603 (a constant command)
                 python_module("node.engine.ray_vllm_server", run_directory, str(report_end)),
                 stdin=subprocess.PIPE,
+                env=environment,
                 pass_fds=(report_end,),
             )
             os.close(report_end)

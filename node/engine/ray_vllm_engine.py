@@ -16,25 +16,25 @@ from vllm.model_executor.models import registry
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from node.engine.embedder import Embedder, embedder_digest
-from node.engine.host_paths import HostPaths, cache_directory
-from node.engine.model_files import model_digest
+from node.engine.host_paths import HostPaths, cache_directory, digest_cache
+from node.engine.model_files import model_digest, permitted_model
 from node.engine.process_family import die_with_parent
 from node.engine.ray_vllm_direct import add_direct_call
 from node.engine.ray_vllm_embedding import InThread, start_pooling
 from node.engine.ray_vllm_serving import Embeds, EngineService
+from node.engine.replica_session import MAX_MESSAGE_BYTES
 from node.engine.spec import EngineSpec
 from sovereign.engine.v1 import engine_pb2_grpc
 
-MAX_MESSAGE_BYTES = 16 << 20
 
-
-async def start_engine(spec: EngineSpec) -> AsyncLLM:
-    """Starts vLLM. Raises whatever vLLM raises."""
+async def start_engine(spec: EngineSpec, paths: HostPaths) -> AsyncLLM:
+    """Starts vLLM. Raises whatever vLLM raises; MODEL_DIGEST_MISMATCH before anything was loaded."""
+    model = permitted_model(spec.model, spec.revision, spec.model_digest, digest_cache(spec, paths))
     if _may_fork(spec):
         # vLLM looks at a model's class in a process of its own, lest CUDA be initialised here. On a
         # CPU that only imports everything once more: nine seconds.
         registry._run_in_subprocess = lambda look: look()
-    config = AsyncEngineArgs(**_arguments(spec)).create_engine_config()
+    config = AsyncEngineArgs(**_arguments(spec, model)).create_engine_config()
     if _may_fork(spec):
         # On a CPU vLLM insists on spawning its core, which imports everything once more. With one
         # thread there is nothing that a fork could inherit in a bad state.
@@ -43,9 +43,9 @@ async def start_engine(spec: EngineSpec) -> AsyncLLM:
     return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
 
-def _arguments(spec: EngineSpec) -> dict[str, Any]:
+def _arguments(spec: EngineSpec, model: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {
-        "model": spec.model,
+        "model": model,
         "served_model_name": spec.model_name,
         "revision": spec.revision or None,
         "dtype": spec.dtype,
@@ -81,11 +81,15 @@ async def start_embedder(spec: EngineSpec, paths: HostPaths) -> Embeds | None:
     return InThread(Embedder(cache_directory(spec, paths) / "embedder", spec.threads))
 
 
-async def start_server(
-    engine: AsyncLLM, embedder: Embeds | None, spec: EngineSpec, socket: Path
-) -> tuple[EngineService, grpc.aio.Server]:
-    """Serves `engine` on the Unix socket `socket`, which only this user can open."""
-    service = EngineService(engine, engine.get_tokenizer(), spec, embedder)
+def make_service(engine: AsyncLLM, embedder: Embeds | None, spec: EngineSpec) -> EngineService:
+    """What serves `engine`, wherever it listens."""
+    return EngineService(engine, engine.get_tokenizer(), spec, embedder)
+
+
+async def serve_locally(
+    service: EngineService, engine: AsyncLLM, spec: EngineSpec, socket: Path
+) -> grpc.aio.Server:
+    """Serves on the Unix socket `socket`, which only this user can open."""
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -97,13 +101,12 @@ async def start_server(
         add_direct_call(server, engine)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
-    return service, server
+    return server
 
 
 def describe(spec: EngineSpec, paths: HostPaths) -> dict[str, Any]:
     """What a replica says of itself."""
-    digests = cache_directory(spec, paths) / "digests.json"
-    digests.parent.mkdir(parents=True, exist_ok=True)
+    digests = digest_cache(spec, paths)
     models = [
         {
             "name": spec.model_name,

@@ -4,7 +4,7 @@ Three, of which only the first pays for importing vLLM (seconds, and most of the
 
 - the first imports it and forks the second, and again whenever that ended. So an engine that died
   is back in about two seconds. It uses no thread, since it forks.
-- the second runs AsyncLLM and serves the gateway (ray_vllm_serving).
+- the second runs AsyncLLM and serves the gateway (ray_vllm_serving), where replica_fronts says.
 - the third, forked by vLLM from the second, is the engine core.
 
 Each ends with its parent: the first with its standard input, the others through the kernel. The
@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,8 +31,11 @@ from typing import Any
 
 import uvloop
 
+from mesh.core.errors import MeshError
 from node.engine.host_paths import HostPaths
 from node.engine.process_family import children_of, die_with_parent
+from node.engine.replica_fronts import LocalFront, NetworkFront
+from node.engine.replica_network import ReplicaNetwork
 from node.engine.spec import EngineSpec
 
 _LOG = logging.getLogger("node.engine.ray_vllm_server")
@@ -59,6 +63,9 @@ def main() -> int:
             die_with_parent()
             _second(spec, paths, f"replica-{os.getpid()}-{number}", served_w)
         if not _wait(child, served_r, report):
+            if paths.network.exists():  # directories of this replica's own, and its actor sweeps no more
+                shutil.rmtree(paths.run_directory, ignore_errors=True)
+                shutil.rmtree(paths.short, ignore_errors=True)
             return 0
         failures = 0 if _drain(served_r) else failures + 1
         time.sleep(_BACKOFF_S * failures)
@@ -107,39 +114,46 @@ def _second(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
 
 
 async def _serve(spec: EngineSpec, paths: HostPaths, name: str, served: int) -> None:
-    from node.engine.ray_vllm_engine import describe, start_embedder, start_engine, start_server
+    from node.engine.ray_vllm_engine import describe, make_service, start_embedder, start_engine
 
     # vLLM leaves files behind, and so do the processes that it spawns; these are swept with the rest.
     tempfile.tempdir = os.environ["TMPDIR"] = str(paths.short)
-    reader, writer = await asyncio.open_unix_connection(str(paths.socket))
+    front = await _front(paths, name)
     ended = asyncio.Event()
     try:
-        engine = await start_engine(spec)
+        engine = await start_engine(spec, paths)
         embedder = await start_embedder(spec, paths)
     except Exception as error:
         _LOG.exception("the engine did not start")
-        writer.write(_line({"failure": f"the engine did not start: {type(error).__name__}"}))
-        await writer.drain()
+        # Of ours says what is wrong; any other's text is in the log.
+        what = str(error) if isinstance(error, MeshError) else type(error).__name__
+        await front.failed(f"the engine did not start: {what}")
         raise
     for core in children_of(os.getpid()):
         asyncio.get_running_loop().add_reader(os.pidfd_open(core), ended.set)
     gc.collect()
     gc.freeze()  # a full collection over vLLM's objects stops every stream for half a second
-    socket = paths.replica_socket(name)
-    service, server = await start_server(engine, embedder, spec, socket)
+    service = make_service(engine, embedder, spec)
     try:
-        writer.write(_line({"replica": {"name": name, "socket": str(socket), **describe(spec, paths)}}))
+        server = await front.open(service, engine, spec, {"name": name, **describe(spec, paths)})
         os.write(served, b"1")
-        host_gone = asyncio.ensure_future(reader.read())
+        unwanted = asyncio.ensure_future(front.unwanted())
         stalled = asyncio.ensure_future(_stalled(service, spec.stall_s))
         dead = asyncio.ensure_future(ended.wait())
-        await asyncio.wait({host_gone, stalled, dead}, return_when=asyncio.FIRST_COMPLETED)
-        _LOG.error("the engine is over: %s", "host gone" if host_gone.done() else "core dead or stalled")
-        writer.close()  # the gateway is told first
+        await asyncio.wait({unwanted, stalled, dead}, return_when=asyncio.FIRST_COMPLETED)
+        _LOG.error("the engine is over: %s", "host gone" if unwanted.done() else "core dead or stalled")
+        front.close()  # the gateway is told first
         # vLLM tells every generation by itself; a moment to hand that on, then there is no more to wait for.
         await server.stop(0.2)
     finally:
-        socket.unlink(missing_ok=True)
+        front.close()
+
+
+async def _front(paths: HostPaths, name: str) -> LocalFront | NetworkFront:
+    """Where this replica serves: said by whether its run directory says how it is reached."""
+    if paths.network.exists():
+        return NetworkFront(ReplicaNetwork.of(json.loads(paths.network.read_text())))
+    return await LocalFront.connect(paths, name)
 
 
 async def _stalled(service: Any, stall_s: float) -> None:
@@ -151,10 +165,6 @@ async def _stalled(service: Any, stall_s: float) -> None:
             seen, since = service.progress, time.monotonic()
         elif time.monotonic() - since > stall_s:
             return
-
-
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ import grpc.aio
 
 from mesh.core.errors import MeshError, Reason
 from node.engine.base import FinishReason, Piece, Prompt, Sampling
-from node.engine.host_link import ReplicaState
+from node.engine.replica_state import ReplicaState
 from sovereign.engine.v1 import engine_pb2, engine_pb2_grpc
 
-_MAX_MESSAGE_BYTES = 16 << 20
+MAX_MESSAGE_BYTES = 16 << 20
+_FINISHES = frozenset(reason.value for reason in FinishReason)
 _EXPLANATIONS = {
     Reason.PROMPT_TOO_LONG: "the prompt and one token of output must fit into the model's context",
     Reason.REQUEST_INVALID: "expected a request that the model can serve",
@@ -47,7 +48,7 @@ class Generation:
         self._text += event.text
         self._tokens += event.tokens
         if event.finish:
-            if event.finish == "error":
+            if event.finish not in _FINISHES:
                 self.fail(_error(event.error))
                 return
             self.over = True
@@ -78,21 +79,36 @@ class Generation:
             self._waiter.set_result(None)
 
 
-class ReplicaSession:
-    """See the module. `on_broken` is called once, when the stream ends without being closed."""
+def local_channel(replica: ReplicaState) -> grpc.aio.Channel:
+    """To a replica of this machine, over its Unix socket."""
+    options = (
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.use_local_subchannel_pool", 1),  # a new replica may have the address of an old one
+    )
+    return grpc.aio.insecure_channel(replica.target, options=options)
 
-    def __init__(self, replica: ReplicaState, on_broken: Callable[[ReplicaSession], None]) -> None:
+
+class ReplicaSession:
+    """See the module. `on_broken` is called once, when the stream ends without being closed.
+
+    The session owns the channel from here on.
+    """
+
+    def __init__(
+        self,
+        replica: ReplicaState,
+        channel: grpc.aio.Channel,
+        on_broken: Callable[[ReplicaSession], None],
+    ) -> None:
         self.replica = replica
+        self.leaving = False
+        """It will end soon: to be asked only where nobody else is there."""
         self._on_broken = on_broken
         self._generations: dict[int, Generation] = {}
         self._next_id = 1
-        self._commands: asyncio.Queue[engine_pb2.SessionRequest] = asyncio.Queue()
-        options = (
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.use_local_subchannel_pool", 1),  # a new replica may have the address of an old one
-        )
-        self._channel = grpc.aio.insecure_channel(f"unix:{replica.socket}", options=options)
+        self._commands: asyncio.Queue[engine_pb2.SessionRequest | None] = asyncio.Queue()
+        self._channel = channel
         self._stub = engine_pb2_grpc.EngineStub(self._channel)
         self._reader = asyncio.ensure_future(self._read())
 
@@ -140,6 +156,7 @@ class ReplicaSession:
     async def close(self) -> None:
         """Ends the stream; generations on it fail."""
         self._reader.cancel()
+        self._commands.put_nowait(None)
         await asyncio.gather(self._reader, return_exceptions=True)
         self._fail_all()
         await self._channel.close(None)
@@ -153,12 +170,13 @@ class ReplicaSession:
                         generation.tell(event)
         except grpc.aio.AioRpcError:
             pass  # said below; gRPC's words would add nothing
+        self._commands.put_nowait(None)  # or gRPC's task would wait for commands for ever
         self._fail_all()
         self._on_broken(self)
 
     async def _send(self) -> AsyncIterator[engine_pb2.SessionRequest]:
-        while True:
-            yield await self._commands.get()
+        while (command := await self._commands.get()) is not None:
+            yield command
 
     def _fail_all(self) -> None:
         for generation in self._generations.values():

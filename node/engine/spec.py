@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 from mesh.core.errors import MeshError, Reason
+from node.engine.model_files import is_digest
 
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
@@ -26,6 +27,8 @@ class EngineSpec:
     """What callers call it."""
     revision: str = ""
     """Of a hub id; empty is the hub's default."""
+    model_digest: str = ""
+    """Serve only the model of this digest ("sha256:<64 hex>"); empty serves whatever is there."""
     context_tokens: int = 2048
     """Prompt and output together."""
     capacity: int = 16
@@ -66,6 +69,8 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if not self.model or not self.model_name:
             raise MeshError(Reason.CONFIG_INVALID, "an engine needs a model and a name for it")
+        if self.model_digest and not is_digest(self.model_digest):
+            raise MeshError(Reason.CONFIG_INVALID, "model_digest: expected sha256:<64 hex>")
         if self.gpus not in (0, self.tensor_parallel * self.pipeline_parallel):
             raise MeshError(Reason.CONFIG_INVALID, "gpus must be 0 or tensor_parallel × pipeline_parallel")
         if self.embedding_model and not self.embeddings:

@@ -20,6 +20,7 @@ from mesh.core.errors import Reason
 from mesh.core.expectations import read_table, run_table
 from mesh.core.policy import validate_policy
 from mesh.telemetry.metrics import CATALOGUE
+from node.models.cli import app as mesh_model
 from tools import config_reference, errors_table, metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ _PATH = re.compile(r"[A-Za-z0-9_.*/-]+")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 _MESHCTL = re.compile(r"(?<![\w/.-])meshctl ([^|;&<>)\n]*)")
 _DAEMON = re.compile(r"(?<![\w/.-])(mesh-node|mesh-control) (--[^|;&<>)\n]*)")
+_MESH_MODEL = re.compile(r"(?<![\w/.-])mesh-model ([^|;&<>)\n]*)")
 
 
 def documents() -> Any:
@@ -132,6 +134,18 @@ def test_commands_in_sentences_exist(path: Path) -> None:
         command, rest = resolve(shlex.split(text)[1:])
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= options, f"{path.name} says {text}"
+
+
+def test_command_lines_of_mesh_model_parse() -> None:
+    command = typer.main.get_command(mesh_model)
+    found = [
+        line for path in DOCUMENTS for body in blocks(path, "bash") for line in _MESH_MODEL.findall(body)
+    ]
+    assert len(found) >= 4
+    for line in found:
+        name, *rest = shlex.split(line)
+        chosen = command.commands[name]  # type: ignore[attr-defined]
+        chosen.make_context(name, rest)
 
 
 def test_the_readme_names_every_command() -> None:

@@ -1,8 +1,9 @@
 """What every engine promises, held against each implementation of the port.
 
-The scripted engine runs always, and so does the gateway's side of the real one, with scripted replicas
-behind it; the whole real one (vLLM under Ray, on the tiny model) runs where `vllm` tests run. A test
-that needs to see inside belongs to that engine's own tests.
+The scripted engine runs always, and so do the gateway's sides of the real one, with scripted replicas
+behind them: on this machine's sockets, and across a network with mutual TLS. The whole real one (vLLM
+under Ray, on the tiny model) runs where `vllm` tests run. A test that needs to see inside belongs to
+that engine's own tests.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from node.engine.remote import RemoteEngine
 from node.engine.scripted import Script, ScriptedEngine
 from node.engine.spec import EngineSpec
 from tests.support.engines import MODEL, running, tiny_spec
+from tests.support.fake_cluster import FakeCluster
 from tests.support.fake_host import FakeHost
 
 CAPACITY = 4
@@ -33,7 +35,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)
 real = pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow])
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["scripted", "remote", real])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["scripted", "remote", "cluster", real])
 async def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Engine]:
@@ -59,6 +61,16 @@ async def engine(
             await remote.wait_state(EngineState.READY)
             yield remote
             await remote.aclose()
+        return
+    if request.param == "cluster":
+        cluster = FakeCluster(tmp_path_factory.mktemp("cluster"))
+        await cluster.add(scripted)
+        shared = cluster.engine(model_name=MODEL, capacity=CAPACITY)
+        await shared.start()
+        await shared.wait_state(EngineState.READY)
+        yield shared
+        await shared.aclose()
+        await cluster.aclose()
         return
     await scripted.start()
     yield scripted

@@ -22,6 +22,7 @@ import pytest
 from node.engine import ray_host
 from node.engine.host_link import HostLink
 from node.engine.host_paths import HostPaths, python_module
+from node.engine.model_files import folder_digest
 from node.engine.process_family import Family, children_of
 from node.engine.spec import EngineSpec
 from tests.support.engines import end_family, eventually, family_of
@@ -129,6 +130,28 @@ async def test_a_cluster_that_ends_is_started_again(start: StartHost, home: Path
         assert second.pid != first.pid
         left = before & set(family.members())
         assert len(left) == 2, "the host and its guard; nobody of the old cluster"
+
+
+async def test_nothing_is_started_for_a_model_that_is_not_the_pinned_one(
+    start: StartHost, home: Path, tmp_path: Path
+) -> None:
+    """Until it is corrected: then the same host goes on."""
+    model, cache = tmp_path / "model", tmp_path / "digests.json"
+    model.mkdir()
+    (model / "weights").write_text("right")
+    spec = EngineSpec(str(model), "m", model_digest=folder_digest(model, cache), orphan_grace_s=60)
+    (model / "weights").write_text("wrong")
+    start(spec)
+    async with gateway(home, spec) as link:
+        async with asyncio.timeout(20):
+            while (said := await link.next_state()) is not None and not said.failed:
+                pass
+        assert said is not None
+        assert said.error.startswith("MODEL_DIGEST_MISMATCH: ")
+        assert len(family_of(home).members()) == 2, "the host and its guard"
+        assert "nothing is loaded: MODEL_DIGEST_MISMATCH" in HostPaths.of(home).log.read_text()
+        (model / "weights").write_text("right")
+        await replica_of(link)
 
 
 async def test_stops_when_told(start: StartHost, home: Path) -> None:

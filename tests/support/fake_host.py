@@ -29,11 +29,11 @@ from sovereign.engine.v1 import engine_pb2, engine_pb2_grpc
 class FakeReplica(engine_pb2_grpc.EngineServicer):
     """Serves a ScriptedEngine on a socket. `sessions` counts the streams it was asked for."""
 
-    def __init__(self, name: str, engine: ScriptedEngine, paths: HostPaths) -> None:
+    def __init__(self, name: str, engine: ScriptedEngine, socket: Path) -> None:
         self.name, self.engine, self.sessions = name, engine, 0
         self.refuse_with: str = ""
         """A reason code that every generation ends with."""
-        self._socket = paths.replica_socket(name)
+        self._socket = socket
         self._server: Any = None
 
     async def start(self) -> None:
@@ -143,7 +143,7 @@ class FakeHost:
 
     async def add(self, name: str, engine: ScriptedEngine) -> FakeReplica:
         """A replica comes up."""
-        replica = FakeReplica(name, engine, self.paths)
+        replica = FakeReplica(name, engine, self.paths.replica_socket(name))
         await engine.start()
         await replica.start()
         self.replicas[name], self._was_ready = replica, True

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sovereign/engine/v1/engine.proto\x12\x13sovereign.engine.v1\"`\n\x0eSessionRequest\x12\x31\n\x08generate\x18\x01 \x01(\x0b\x32\x1d.sovereign.engine.v1.GenerateH\x00\x12\x10\n\x06\x63\x61ncel\x18\x02 \x01(\x04H\x00\x42\t\n\x07\x63ommand\"\xe1\x01\n\x08Generate\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12.\n\x08messages\x18\x03 \x03(\x0b\x32\x1c.sovereign.engine.v1.Message\x12\x13\n\x0bresume_text\x18\x04 \x01(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x13\n\x0btemperature\x18\x06 \x01(\x01\x12\r\n\x05top_p\x18\x07 \x01(\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x12\n\nignore_eos\x18\n \x01(\x08\x42\x07\n\x05_seed\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"=\n\x0fSessionResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.sovereign.engine.v1.Event\"g\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x0e\n\x06\x66inish\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\"\x1d\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"C\n\rEmbedResponse\x12\x32\n\nembeddings\x18\x01 \x03(\x0b\x32\x1e.sovereign.engine.v1.Embedding\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x32\xb2\x01\n\x06\x45ngine\x12X\n\x07Session\x12#.sovereign.engine.v1.SessionRequest\x1a$.sovereign.engine.v1.SessionResponse(\x01\x30\x01\x12N\n\x05\x45mbed\x12!.sovereign.engine.v1.EmbedRequest\x1a\".sovereign.engine.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sovereign/engine/v1/engine.proto\x12\x13sovereign.engine.v1\"`\n\x0eSessionRequest\x12\x31\n\x08generate\x18\x01 \x01(\x0b\x32\x1d.sovereign.engine.v1.GenerateH\x00\x12\x10\n\x06\x63\x61ncel\x18\x02 \x01(\x04H\x00\x42\t\n\x07\x63ommand\"\xe1\x01\n\x08Generate\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12.\n\x08messages\x18\x03 \x03(\x0b\x32\x1c.sovereign.engine.v1.Message\x12\x13\n\x0bresume_text\x18\x04 \x01(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x13\n\x0btemperature\x18\x06 \x01(\x01\x12\r\n\x05top_p\x18\x07 \x01(\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x12\n\nignore_eos\x18\n \x01(\x08\x42\x07\n\x05_seed\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"=\n\x0fSessionResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.sovereign.engine.v1.Event\"g\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x0e\n\x06\x66inish\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\"\x1d\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"C\n\rEmbedResponse\x12\x32\n\nembeddings\x18\x01 \x03(\x0b\x32\x1e.sovereign.engine.v1.Embedding\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x11\n\x0f\x44\x65scribeRequest\"d\n\x10\x44\x65scribeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\r\x12\x30\n\x06models\x18\x03 \x03(\x0b\x32 .sovereign.engine.v1.ServedModel\"R\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\r\n\x05tasks\x18\x04 \x03(\t2\x8b\x02\n\x06\x45ngine\x12X\n\x07Session\x12#.sovereign.engine.v1.SessionRequest\x1a$.sovereign.engine.v1.SessionResponse(\x01\x30\x01\x12N\n\x05\x45mbed\x12!.sovereign.engine.v1.EmbedRequest\x1a\".sovereign.engine.v1.EmbedResponse\x12W\n\x08\x44\x65scribe\x12$.sovereign.engine.v1.DescribeRequest\x1a%.sovereign.engine.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDRESPONSE']._serialized_end=691
   _globals['_EMBEDDING']._serialized_start=693
   _globals['_EMBEDDING']._serialized_end=720
-  _globals['_ENGINE']._serialized_start=723
-  _globals['_ENGINE']._serialized_end=901
+  _globals['_DESCRIBEREQUEST']._serialized_start=722
+  _globals['_DESCRIBEREQUEST']._serialized_end=739
+  _globals['_DESCRIBERESPONSE']._serialized_start=741
+  _globals['_DESCRIBERESPONSE']._serialized_end=841
+  _globals['_SERVEDMODEL']._serialized_start=843
+  _globals['_SERVEDMODEL']._serialized_end=925
+  _globals['_ENGINE']._serialized_start=928
+  _globals['_ENGINE']._serialized_end=1195
 # @@protoc_insertion_point(module_scope)

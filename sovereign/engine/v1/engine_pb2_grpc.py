@@ -45,6 +45,11 @@ class EngineStub:
                 request_serializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/sovereign.engine.v1.Engine/Describe',
+                request_serializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.DescribeResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServicer:
@@ -65,6 +70,13 @@ class EngineServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Describe(self, request, context):
+        """What this replica serves. Asked first where no host says it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_EngineServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.FromString,
                     response_serializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.DescribeRequest.FromString,
+                    response_serializer=sovereign_dot_engine_dot_v1_dot_engine__pb2.DescribeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class Engine:
             '/sovereign.engine.v1.Engine/Embed',
             sovereign_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
             sovereign_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sovereign.engine.v1.Engine/Describe',
+            sovereign_dot_engine_dot_v1_dot_engine__pb2.DescribeRequest.SerializeToString,
+            sovereign_dot_engine_dot_v1_dot_engine__pb2.DescribeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,14 @@ async def test_a_directory_it_cannot_use_is_told(tmp_path: Path) -> None:
     await state(engine, EngineState.FAILED)
     assert "cannot be started" in engine.failure
     await engine.aclose()
+
+
+async def test_a_replica_with_another_model_than_the_pinned_one_is_not_used(tmp_path: Path) -> None:
+    pinned = replace(SPEC, model_digest=f"sha256:{'0' * 64}")
+    async with FakeHost(pinned, tmp_path / "engine") as host:
+        engine = RemoteEngine(pinned, tmp_path / "engine")
+        await engine.start()
+        await host.add("one", scripted())
+        await eventually(lambda: "MODEL_DIGEST_MISMATCH" in engine.failure, 10, "it is refused")
+        assert engine.state is not EngineState.READY
+        await engine.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import yaml
 
 from mesh.core.errors import MeshError, Reason
 from node.config import NodeSettings, load_config
+from node.daemon import make_engine
+from node.engine.remote import RemoteEngine
+from node.engine.shared_cluster import SharedClusterEngine
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "config" / "mesh-node.yaml"
 SMALLEST: dict[str, Any] = {
@@ -19,6 +23,13 @@ SMALLEST: dict[str, Any] = {
     "board": {"endpoints": ["127.0.0.1:2379"]},
     "engine": {"kind": "scripted"},
 }
+
+PINNED = f"sha256:{'0a' * 32}"
+RAY = {"replicas": ["replicas.svc:7450"], "ca": "ca.crt", "certificate": "/etc/tls.crt", "key": "tls.key"}
+
+
+def in_cluster(ray: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "ray_vllm", "model_name": "m", "ray": ray}
 
 
 def write(folder: Path, settings: Any) -> Path:
@@ -46,9 +57,10 @@ def test_the_example_holds():
 def _settings_of(kind: Any, prefix: str = "") -> set[str]:
     found = set()
     for name, field in kind.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and hasattr(inner, "model_fields"):
-            found |= _settings_of(inner, f"{prefix}{name}.")
+        annotated = (field.annotation, *typing.get_args(field.annotation))
+        inner = [kind for kind in annotated if isinstance(kind, type) and hasattr(kind, "model_fields")]
+        if inner:
+            found |= _settings_of(inner[0], f"{prefix}{name}.")
         else:
             found.add(f"{prefix}{name}")
     return found
@@ -85,6 +97,25 @@ def _is_setting(line: str) -> bool:
     )
 
 
+def test_an_engine_in_a_cluster_that_is_there(tmp_path: Path):
+    engine = {"kind": "ray_vllm", "model_name": "m", "model_digest": PINNED, "ray": RAY}
+    settings = load_config(write(tmp_path, with_(engine=engine)), {}).engine
+    assert settings.ray is not None
+    assert settings.ray.ca == tmp_path / "ca.crt"
+    assert settings.ray.certificate == Path("/etc/tls.crt")
+    assert settings.ray.replica_name == "replica.engine.sovereign-mesh.internal"
+    made = make_engine(settings, tmp_path)
+    assert isinstance(made, SharedClusterEngine)
+    assert made.capacity == 16
+
+
+def test_a_pinned_model_reaches_the_engine(tmp_path: Path):
+    engine = {"kind": "ray_vllm", "model": "/srv/m", "model_digest": PINNED}
+    made = make_engine(load_config(write(tmp_path, with_(engine=engine)), {}).engine, tmp_path)
+    assert isinstance(made, RemoteEngine)
+    assert made._spec.model_digest == PINNED
+
+
 def test_the_smallest_file(tmp_path: Path):
     settings = load_config(write(tmp_path, SMALLEST), {})
     assert settings.state_directory == tmp_path / "state"
@@ -106,6 +137,25 @@ def test_the_smallest_file(tmp_path: Path):
         (with_(engine__model="/srv/m"), "engine: model is of no use to the scripted engine"),
         (with_(engine__kind="ray_vllm"), "engine: model is needed"),
         (with_(engine__kind="other"), "engine.kind:"),
+        (with_(engine__model_digest="sha256:00"), "engine.model_digest:"),
+        (with_(engine__model_digest=PINNED + "\n"), "engine.model_digest:"),
+        (with_(engine__model_digest=PINNED), "engine: model_digest is of no use to the scripted engine"),
+        (
+            with_(engine={"kind": "ray_vllm", "model_name": "m", "ray": {"replicas": ["a:1"]}}),
+            "engine.ray.ca",
+        ),
+        (with_(engine=in_cluster(RAY | {"key": None})), "engine.ray.key"),
+        (
+            with_(engine={"kind": "ray_vllm", "model_name": "m", "ray": RAY | {"replicas": ["a"]}}),
+            "host:port",
+        ),
+        (with_(engine=in_cluster(RAY | {"replicas": []})), "replicas"),
+        (with_(engine={"kind": "ray_vllm", "ray": RAY}), "engine: model_name is needed with ray"),
+        (with_(engine={"kind": "scripted", "ray": RAY}), "engine: ray is for ray_vllm"),
+        (
+            with_(engine={"kind": "ray_vllm", "model_name": "m", "gpus": 1, "model": "/m", "ray": RAY}),
+            "engine: with ray, the cluster's application says gpus, model",
+        ),
         (with_(identity__renew_at="a:1"), "identity: renew_at and renew_name belong together"),
         (with_(board__certificate="c.pem"), "board: certificate and key belong together"),
         (with_(board__certificate="c.pem", board__key="k"), "board: certificate is of no use without ca"),
