@@ -78,7 +78,7 @@ board:
 #   traces:
 #     endpoint: otel-collector:4317
 #     ca: otel/ca.pem
-#     Of requests that arrive without a trace of their own; 0 to 1.
+#     Of requests without a trace from a caller of the own authority; 0 to 1.
 #     sample_ratio: 0.1
 """)
 

@@ -31,6 +31,8 @@ from mesh.ids import id_maker
 from mesh.store.configured import open_store
 from mesh.telemetry.logs import configure, guard_loop, guard_process
 from mesh.telemetry.parts import ControlTelemetry
+from mesh.telemetry.tracing import open_tracing
+from mesh.version import software_version
 
 GRACE_S = 10.0
 MAX_POLICY_FILE_BYTES = 128 * 1024
@@ -111,6 +113,7 @@ def parts_of(settings: ControlSettings) -> Parts:
         permit_ttl_s=settings.placement.permit_ttl_s,
         first_policy=policy,
         telemetry=ControlTelemetry(listen) if listen is not None else None,
+        tracing=open_tracing(settings.telemetry.traces, identity, "mesh-control", software_version()),
     )
 
 

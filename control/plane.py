@@ -42,7 +42,8 @@ from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.store.base import RecordStore
 from mesh.telemetry.base import SILENT
 from mesh.telemetry.parts import ControlTelemetry
-from mesh.telemetry.version import software_version
+from mesh.telemetry.tracing import NO_TRACING, Tracing
+from mesh.version import software_version
 from sovereign.mesh.v1 import admin_pb2_grpc, placement_pb2_grpc
 
 # A token and a CSR; strangers get room for no more.
@@ -86,6 +87,7 @@ class Parts:
     permit_ttl_s: float = PERMIT_TTL_S
     first_policy: str = ""
     telemetry: ControlTelemetry | None = None
+    tracing: Tracing = NO_TRACING
 
 
 class ControlPlane:
@@ -111,12 +113,20 @@ class ControlPlane:
         self._pending = PendingFacts(parts.state_directory / "pending")
         self._actions = ActionLog(parts.actions, clock, parts.new_id)
         calls = parts.telemetry.calls if parts.telemetry is not None else None
-        self._server = MeshServer(server_credentials(self.source), new_id=parts.new_id, observer=calls)
+        self._server = MeshServer(
+            server_credentials(self.source),
+            new_id=parts.new_id,
+            observer=calls,
+            tracing=parts.tracing,
+            home=trust_domain,
+        )
         self._door = MeshServer(
             enrolment_server_credentials(self.source),
             new_id=parts.new_id,
             limits=ENROLMENT_LIMITS,
             observer=calls,
+            tracing=parts.tracing,
+            home=trust_domain,
         )
         self._serving = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -171,6 +181,7 @@ class ControlPlane:
         await self._parts.actions.aclose()
         if self._parts.telemetry is not None:
             await self._parts.telemetry.aclose()
+        await self._parts.tracing.aclose()
         if not self.failed.done():
             self.failed.cancel()
 

@@ -60,6 +60,9 @@ from mesh.sdk.receipts import Fetched, Receipts
 from mesh.sdk.renewal import renewer
 from mesh.sdk.requests import Generation, Message, Sampling, check_size, messages_of, texts_of
 from mesh.sdk.retrieval import Retrievals
+from mesh.telemetry.span_attributes import SpanName
+from mesh.telemetry.tracing import Tracing, open_tracing, program_tracing
+from mesh.version import software_version
 from sovereign.mesh.v1 import inference_pb2, inference_pb2_grpc
 
 __all__ = [
@@ -118,6 +121,7 @@ class _Open:
     deliveries: Deliveries
     retrievals: Retrievals
     receipts: Receipts
+    tracing: Tracing
 
 
 class MeshClient(Questions):
@@ -125,7 +129,8 @@ class MeshClient(Questions):
 
     `servers` are the daemons of the own trust domain that place requests, asked in this order.
     `control`, if given, is where the certificate is renewed while the client lives. `silence_s` is how
-    long a node may say nothing before it counts as lost.
+    long a node may say nothing before it counts as lost. Spans go through `tracing`, which the client
+    closes, or by the OpenTelemetry tracer provider that the program has set up, if it has.
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class MeshClient(Questions):
         control: Server | None = None,
         clock: Callable[[], float] = time.time,
         silence_s: float = 30.0,
+        tracing: Tracing | None = None,
     ) -> None:
         foreign = [s for s in servers if s.id.trust_domain != source.id.trust_domain]
         if foreign:
@@ -147,6 +153,7 @@ class MeshClient(Questions):
         self._control = control
         self._clock = clock
         self._silence_s = silence_s
+        self._tracing = tracing
         self._open: _Open | None = None
         self._renewal: asyncio.Task[None] | None = None
 
@@ -167,19 +174,24 @@ class MeshClient(Questions):
         if profile.control is not None:
             control = Server(profile.control_id, profile.control.endpoint)
             servers.append(control)
-        return cls(source, servers, control=control if renew else None, silence_s=silence_s)
+        tracing = None
+        if profile.traces is not None:
+            tracing = open_tracing(profile.traces, source.id, "mesh-client", software_version())
+        return cls(source, servers, control=control if renew else None, silence_s=silence_s, tracing=tracing)
 
     async def __aenter__(self) -> MeshClient:
         if self._source.svid.not_after <= self._clock():
             raise MeshError(Reason.IDENTITY_EXPIRED, f"the certificate of {self.id} has expired")
         pool = ChannelPool(self._source)
         placers = Placers(self._servers, pool, self._clock)
+        tracing = self._tracing or program_tracing()
         self._open = _Open(
             pool,
             placers,
-            Deliveries(placers, pool, self._clock, silence_s=self._silence_s),
-            Retrievals(placers, pool, self._clock),
+            Deliveries(placers, pool, self._clock, silence_s=self._silence_s, tracing=tracing),
+            Retrievals(placers, pool, self._clock, tracing),
             Receipts(self._servers, pool, lambda: self._source.bundles),
+            tracing,
         )
         if self._control is not None:
             self._renewal = asyncio.create_task(self._source.run(renewer(pool, self._control)))
@@ -197,6 +209,7 @@ class MeshClient(Questions):
             self._renewal = None
         if self._open is not None:
             await self._open.pool.aclose()
+            await self._open.tracing.aclose()
             self._open = None
 
     @property
@@ -214,9 +227,10 @@ class MeshClient(Questions):
         explain: bool = False,
     ) -> Placement:
         """Where a request may go. A refusal is an answer here: `decision.permitted` is false."""
-        decision, targets = await self._parts().placers.place(
-            context, action=action, model=model, excluded=excluded, explain=explain
-        )
+        with self._parts().tracing.begin(SpanName.PLACE) as span:
+            decision, targets = await self._parts().placers.place(
+                context, action=action, model=model, excluded=excluded, explain=explain, span=span
+            )
         return Placement(decision, targets)
 
     def chat(

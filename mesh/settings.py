@@ -58,7 +58,7 @@ class TraceSettings(Settings):
     endpoint: Address | None = None
     # The authority to check the collector with. Without one the way to it is not encrypted.
     ca: Path | None = None
-    # Of the requests that arrive without a trace of their own.
+    # Of the requests that arrive without a trace from a caller of the own authority.
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
 
     @model_validator(mode="after")

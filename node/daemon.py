@@ -32,6 +32,8 @@ from mesh.sdk.renewal import renewer
 from mesh.store.configured import open_store
 from mesh.telemetry import logs
 from mesh.telemetry.parts import NodeTelemetry
+from mesh.telemetry.tracing import open_tracing
+from mesh.version import software_version
 from node.config import EngineSettings, NodeSettings, load_config
 from node.engine.base import Engine
 from node.engine.remote import RemoteEngine
@@ -117,6 +119,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
     loop.add_signal_handler(signal.SIGHUP, source.request_renewal)
     listen = settings.telemetry.listen
     telemetry = NodeTelemetry(source.id, listen) if listen is not None else None
+    tracing = open_tracing(settings.telemetry.traces, source.id, "mesh-node", software_version())
     pool = ChannelPool(source, observer=telemetry.calls if telemetry is not None else None)
     store = open_store(settings.board)
     made = engine or make_engine(settings.engine, settings.state_directory)
@@ -141,6 +144,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
                 settings.evidence,
             ),
             telemetry=telemetry,
+            tracing=tracing,
         )
     )
     try:
@@ -151,6 +155,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
         await runtime.stop()
         await pool.aclose()
         await store.aclose()
+        await tracing.aclose()
     _LOG.info("%s has stopped", source.id)
     return not runtime.failed.is_set()
 

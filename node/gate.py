@@ -44,7 +44,11 @@ from mesh.identity.peer import Peer, peer_of
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import CLIENT, refuse_revoked
 from mesh.rpc.placement_service import View
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
 from mesh.telemetry.base import SILENT, NodeObserver
+from mesh.telemetry.calls import claim_id
+from mesh.telemetry.span_attributes import SpanName
 from node.live_calls import LiveCall, LiveCalls
 from node.permit_check import PermitCheck, Presented
 from sovereign.mesh.v1 import inference_pb2
@@ -117,7 +121,7 @@ class Gate:
 
     def begin(self, kind: str) -> Entry:
         """The evidence of one call, to be filled in."""
-        return {"kind": kind, "id": self._new_id(), "at": self.clock(), "node": str(self.node)}
+        return {"kind": kind, "id": claim_id(self._new_id), "at": self.clock(), "node": str(self.node)}
 
     def identify(
         self,
@@ -152,6 +156,22 @@ class Gate:
 
         The permit must be bound to `principal_id`; whether `peer` may speak for it, the servicer checks.
         """
+        with spans.span(SpanName.GATE, attributes={names.ACTION: action}) as span:
+            try:
+                return self._decide(peer, principal_id, admission, action, subject, entry)
+            finally:
+                outcome = str(entry.get("permit_outcome", ""))
+                span.set({names.DECISION_ID: str(entry["id"]), names.PERMIT_OUTCOME: outcome})
+
+    def _decide(
+        self,
+        peer: Peer,
+        principal_id: SpiffeId,
+        admission: inference_pb2.Admission,
+        action: Action,
+        subject: str,
+        entry: Entry,
+    ) -> Asked:
         now, snapshot = self.clock(), self.snapshot
         context = codec.context_from_pb(admission.context)
         entry.update(action=action, model=subject, context=context_entry(context))
@@ -211,12 +231,13 @@ class Gate:
 
     async def record(self, entry: Entry) -> None:
         """Returns once the entry is durable; EVIDENCE_UNAVAILABLE if it is not (I7)."""
-        await self._log.record(entry)
+        with spans.span(SpanName.EVIDENCE, attributes={names.ENTRY_KIND: str(entry["kind"])}) as span:
+            span.set({names.ENTRY_INDEX: await self._log.record(entry)})
         self.observer.recorded(entry)
 
     async def refuse(self, entry: Entry, refusal: MeshError) -> None:
         """Records that it was refused, and why."""
-        await self._log.record({**entry, "outcome": "refused", "reason": refusal.reason.code})
+        await self.record({**entry, "outcome": "refused", "reason": refusal.reason.code})
 
     @contextlib.asynccontextmanager
     async def watch(self, asked: Asked, entry: Entry) -> AsyncIterator[LiveCall]:

@@ -25,6 +25,8 @@ import grpc
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import TASK_OF, Action, Model, SpiffeId
 from mesh.rpc.pace import asker_of
+from mesh.telemetry import spans
+from mesh.telemetry.span_attributes import SpanName
 from node.admission import Admission
 from node.api.requests import AnyRequest, action_of, check_size
 from node.engine.base import Engine, EngineState
@@ -94,7 +96,8 @@ class Reception:
     ) -> _T:
         began = self._gate.monotonic()
         try:
-            turn = await self._admission.enter(asker_of(asked.peer.id, self.node.trust_domain))
+            with spans.span(SpanName.QUEUE):
+                turn = await self._admission.enter(asker_of(asked.peer.id, self.node.trust_domain))
         except MeshError as refusal:
             await self._gate.refuse(entry, refusal)
             raise

@@ -31,7 +31,8 @@ from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
 from mesh.telemetry.base import SILENT, NodeObserver
 from mesh.telemetry.parts import NodeTelemetry
-from mesh.telemetry.version import software_version
+from mesh.telemetry.tracing import NO_TRACING, Tracing
+from mesh.version import software_version
 from node.admission import Admission
 from node.api import inference
 from node.api.inference import InferenceService
@@ -70,6 +71,7 @@ class NodeParts:
     retrieval: RetrievalParts | None = None
     evidence: EvidenceParts | None = None
     telemetry: NodeTelemetry | None = None
+    tracing: Tracing = NO_TRACING
     clock: Callable[[], float] = time.time
 
 
@@ -173,7 +175,12 @@ class NodeRuntime:
             max_streams_per_connection=parts.serving.max_streams_per_connection,
         )
         server = MeshServer(
-            server_credentials(source), new_id=self.new_id, limits=limits, observer=self._calls
+            server_credentials(source),
+            new_id=self.new_id,
+            limits=limits,
+            observer=self._calls,
+            tracing=parts.tracing,
+            home=source.id.trust_domain,
         )
         server.add(
             inference_pb2_grpc.add_InferenceServicer_to_server,

@@ -114,6 +114,8 @@ def report(error: MeshError, *, as_json: bool) -> int:
         }
         if error.metadata:
             document["metadata"] = error.metadata
+        if error.request_id:
+            document["request_id"] = error.request_id
         if error.retry_after_s is not None:
             document["retry_after_s"] = error.retry_after_s
         line = json_line({"error": document})

@@ -161,13 +161,15 @@ class MeshError(Exception):
     """A refusal or failure with a stable reason.
 
     `message` says what was expected and never repeats payload; `metadata` holds short public
-    facts, such as the policies that decided; `retry_after_s` is a hint in seconds.
+    facts, such as the policies that decided; `retry_after_s` is a hint in seconds. `request_id` is by
+    what the log and the evidence of whoever refused speak of the call, if it said so.
     """
 
     reason: Reason
     message: str
     metadata: dict[str, str] = field(default_factory=dict)
     retry_after_s: float | None = None
+    request_id: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__init__(self.message)

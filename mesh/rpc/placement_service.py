@@ -27,7 +27,11 @@ from mesh.identity.source import SvidSource
 from mesh.rpc.callers import ADMIN, CLIENT, caller_of
 from mesh.rpc.pace import Pace, asker_of
 from mesh.rpc.permit_writer import PermitWriter
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
 from mesh.telemetry.base import SILENT, PlacementObserver
+from mesh.telemetry.calls import claim_id
+from mesh.telemetry.span_attributes import SpanName
 from sovereign.mesh.v1 import placement_pb2, placement_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.Placement"
@@ -95,28 +99,30 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
             question = _read(request)
             action = question.action
             deciding = self._monotonic()
-            decision = self._placer.place(
-                snapshot,
-                self._view.statuses,
-                principal=Principal(peer.id),
-                action=question.action,
-                context=question.context,
-                model=question.model,
-                excluded=question.excluded,
-                placer=self._source.id,
-                now=now,
-                decision_id=self._new_id(),
-                reservations=self._reservations,
-                explain=request.explain,
-            )
+            with spans.span(SpanName.PLACE) as span:
+                decision = self._placer.place(
+                    snapshot,
+                    self._view.statuses,
+                    principal=Principal(peer.id),
+                    action=question.action,
+                    context=question.context,
+                    model=question.model,
+                    excluded=question.excluded,
+                    placer=self._source.id,
+                    now=now,
+                    decision_id=claim_id(self._new_id),
+                    reservations=self._reservations,
+                    explain=request.explain,
+                )
+                span.set(names.of_decision(decision, question.action))
             self._observer.placed(action, decision, self._monotonic() - deciding)
         except MeshError as refusal:
             self._spend(asker, began)
             self._observer.not_placed(action, refusal)
-            await self._log.record({**asked, "refused": refusal.reason.code})
+            await self._record({**asked, "refused": refusal.reason.code})
             raise
         self._spend(asker, began)
-        await self._log.record({**asked, **question.entry(), "decision": decision_entry(decision)})
+        await self._record({**asked, **question.entry(), "decision": decision_entry(decision)})
         began = self._monotonic()
         shown = self._shown_to(peer.id, decision)
         response = placement_pb2.PlaceResponse(decision=codec.decision_to_pb(shown))
@@ -124,6 +130,10 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
             response.targets.extend(self._targets(snapshot, shown, peer.id, question))
         self._spend(asker, began)
         return response
+
+    async def _record(self, entry: dict[str, object]) -> None:
+        with spans.span(SpanName.EVIDENCE, attributes={names.ENTRY_KIND: "place"}) as span:
+            span.set({names.ENTRY_INDEX: await self._log.record(entry)})
 
     def _spend(self, asker: str, began: float) -> None:
         now = self._monotonic()

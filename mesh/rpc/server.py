@@ -20,8 +20,10 @@ from grpc_reflection.v1alpha import reflection
 from mesh.core.errors import MeshError, Reason
 from mesh.identity.tls import SERVER_OPTIONS
 from mesh.rpc.boundary import ErrorBoundary
+from mesh.rpc.call_telemetry import CallTelemetry
 from mesh.rpc.observed import ObservedCalls
 from mesh.telemetry.base import CallObserver
+from mesh.telemetry.tracing import NO_TRACING, Tracing
 
 # The largest request of any service (inference.proto: 1 MiB as a whole).
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -65,8 +67,9 @@ class ServerLimits:
 class MeshServer:
     """One listening server. Add services, start, stop.
 
-    `credentials` come from mesh/identity; without them nothing listens. `new_id` numbers incidents. The
-    `observer` is told of every call.
+    `credentials` come from mesh/identity; without them nothing listens. `new_id` numbers calls and
+    incidents. The `observer` is told of every call. `home` is the own trust domain: its callers say
+    themselves whether they are traced.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class MeshServer:
         new_id: Callable[[], str],
         limits: ServerLimits | None = None,
         observer: CallObserver | None = None,
+        tracing: Tracing = NO_TRACING,
+        home: str = "",
     ) -> None:
         self._credentials = credentials
         self._health = HealthServicer()
@@ -83,7 +88,8 @@ class MeshServer:
         self.ports: list[int] = []
         bounds = limits or ServerLimits()
         self.grpc = grpc.aio.server(
-            interceptors=_interceptors(new_id, bounds.max_request_bytes, observer), options=bounds.options()
+            interceptors=_interceptors(new_id, bounds.max_request_bytes, observer, tracing, home),
+            options=bounds.options(),
         )
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, name: str) -> None:
@@ -126,15 +132,20 @@ class MeshServer:
 
 
 def _interceptors(
-    new_id: Callable[[], str], max_message_bytes: int, observer: CallObserver | None
+    new_id: Callable[[], str],
+    max_message_bytes: int,
+    observer: CallObserver | None,
+    tracing: Tracing,
+    home: str,
 ) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Outermost first."""
+    telling = CallTelemetry(new_id, tracing, home)
     if observer is None:
-        return [ErrorBoundary(new_id, max_message_bytes)]
+        return [telling, ErrorBoundary(new_id, max_message_bytes)]
     boundary = ErrorBoundary(
         new_id, max_message_bytes, lambda method, reason: observer.serving(method).refused(reason)
     )
-    return [ObservedCalls(observer, time.monotonic), boundary]
+    return [telling, ObservedCalls(observer, time.monotonic), boundary]
 
 
 class _GenericOnly:

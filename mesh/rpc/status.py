@@ -8,6 +8,7 @@ of servicers or of what was asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -19,14 +20,18 @@ from google.rpc.status_pb2 import Status
 
 from mesh.core.errors import ERROR_DOMAIN, MeshError, Reason
 from mesh.core.text import shortened
+from mesh.telemetry import calls
 
 DETAILS_KEY = "grpc-status-details-bin"
+# By what the log and the evidence of the server speak of a call that failed.
+REQUEST_ID_KEY = "sovereign-request-id"
 # gRPC refuses 8 KiB of trailing metadata; details are base64 in HTTP/2 accounting, so stay far below.
 MAX_MESSAGE_CHARS = 600
 MAX_FACTS = 16
 MAX_FACT_CHARS = 160
 _MAX_DETAILS_BYTES = 16 * 1024
 _MAX_RETRY_S = 3600.0
+_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _REASONS: Mapping[str, Reason] = {reason.code: reason for reason in Reason}
 
@@ -71,9 +76,12 @@ def to_status(error: MeshError) -> Status:
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) -> NoReturn:
     """Ends a call with this error; never returns."""
     status = to_status(error)
-    await context.abort(
-        status_code(error.reason), status.message, ((DETAILS_KEY, status.SerializeToString()),)
-    )
+    trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
+    call = calls.current()
+    if call is not None:
+        call.failure = error
+        trailers += ((REQUEST_ID_KEY, call.id),)
+    await context.abort(status_code(error.reason), status.message, trailers)
     raise AssertionError("abort returned")
 
 
@@ -105,10 +113,12 @@ def from_rpc_error(error: grpc.RpcError, *, began: bool = False) -> MeshError:
     """
     if not isinstance(error, grpc.aio.AioRpcError):
         return MeshError(Reason.INTERNAL, "the call failed without a status")
+    request_id = _request_id(error)
     raw = _details(error)
     if raw is not None:
         known = from_status(raw)
         if known is not None:
+            known.request_id = request_id
             return known
     code, text = error.code(), error.details() or ""
     reason = _FOREIGN.get(code, (Reason.INTERNAL, Reason.NODE_LOST))[began]
@@ -116,7 +126,17 @@ def from_rpc_error(error: grpc.RpcError, *, began: bool = False) -> MeshError:
         reason = Reason.REQUEST_TOO_LARGE
     elif reason is Reason.UNREACHABLE and any(sign in text for sign in _HANDSHAKE_FAILED):
         reason = Reason.IDENTITY_UNTRUSTED
-    return MeshError(reason, shortened(text, 300) or f"the call ended with {code.name}")
+    message = shortened(text, 300) or f"the call ended with {code.name}"
+    return MeshError(reason, message, request_id=request_id)
+
+
+def _request_id(error: grpc.aio.AioRpcError) -> str:
+    """As the peer says; "" unless it has the form of one."""
+    trailing: Any = error.trailing_metadata()
+    for key, value in trailing or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _ID.fullmatch(value):
+            return value
+    return ""
 
 
 def _details(error: grpc.aio.AioRpcError) -> Status | None:

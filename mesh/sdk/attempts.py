@@ -23,6 +23,9 @@ from mesh.rpc.reach import CONNECT_TIMEOUT_S, channel_to, reach
 from mesh.rpc.status import from_rpc_error
 from mesh.sdk.events import PlacementRefused
 from mesh.sdk.placers import Placers, refusal_message, refusal_of
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
+from mesh.telemetry.spans import NO_SPAN, Metadata, Span
 
 _PLACING_S = 10.0
 _LEAST_S = 0.1
@@ -32,7 +35,7 @@ _T = TypeVar("_T")
 
 class Course:
     """One delivery's placements and what went wrong: the latest decision, where it lets one send, the last
-    node's error. `subject` is a model or a collection; `clock` is Unix seconds."""
+    node's error. `subject` is a model or a collection; `clock` is Unix seconds; `span` is the delivery's."""
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class Course:
         context: RequestContext,
         action: Action,
         subject: str,
+        span: Span = NO_SPAN,
     ) -> None:
         self._placers = placers
         self._clock = clock
         self._context = context
         self._action = action
         self._subject = subject
+        self._span = span
         self.decision: Decision | None = None
         self.targets: dict[SpiffeId, Permitted] = {}
         self.last_error: MeshError | None = None
@@ -64,6 +69,7 @@ class Course:
                 model=self._subject,
                 excluded=step.excluded,
                 timeout_s=min(left, _PLACING_S),
+                span=self._span,
             )
             if decision.permitted and not permitted:
                 raise MeshError(
@@ -88,43 +94,53 @@ class Course:
         if not state.tried and decision is not None and not decision.permitted:
             message = refusal_message(decision)
             return PlacementRefused(fail.reason, message, {"decision": decision.id}, None, decision)
-        if last is not None and last.reason is fail.reason:
-            return MeshError(
-                fail.reason, f"{last.message} ({fail.message})", last.metadata, last.retry_after_s
-            )
-        return MeshError(fail.reason, fail.message, {}, last.retry_after_s if last is not None else None)
+        if last is None:
+            return MeshError(fail.reason, fail.message)
+        same = last.reason is fail.reason
+        return MeshError(
+            fail.reason,
+            f"{last.message} ({fail.message})" if same else fail.message,
+            last.metadata if same else {},
+            last.retry_after_s,
+            request_id=last.request_id,
+        )
 
 
 async def try_node(
     pool: ChannelPool,
     target: Permitted,
-    ask: Callable[[grpc.aio.Channel], AsyncGenerator[_T, None]],
+    ask: Callable[[grpc.aio.Channel, Metadata | None], AsyncGenerator[_T, None]],
     *,
     left_s: float,
     silent: str = "silent",
+    method: str = "",
+    span: Span = NO_SPAN,
 ) -> AsyncGenerator[_T, None]:
     """What one node says, by the first of its endpoints that can be connected to. Close it to end the call.
 
-    Its gRPC errors become MeshErrors; a TimeoutError of `ask` becomes NODE_LOST with `silent` as message.
+    Its gRPC errors become MeshErrors; a TimeoutError of `ask` becomes NODE_LOST with `silent` as message. The
+    call of `method` is a step of `span`, and `ask` sends its metadata along.
     """
-    endpoint = await reach(pool, target, min(left_s, CONNECT_TIMEOUT_S))
-    # Meanwhile another call may have dropped the channel, or a renewal retired it: nothing is awaited
-    # between here and the call.
-    channel = channel_to(pool, target, endpoint)
-    began = False
-    try:
-        async with aclosing(ask(channel)) as answers:
-            async for answer in answers:
-                began = True
-                yield answer
-    except grpc.RpcError as error:
-        failure = from_rpc_error(error, began=began)
-        if failure.reason in (Reason.UNREACHABLE, Reason.NODE_LOST):
+    facts = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method, names.NODE: str(target.node)}
+    with spans.ending(span.child(method, spans.Kind.CLIENT, facts)) as step:
+        endpoint = await reach(pool, target, min(left_s, CONNECT_TIMEOUT_S))
+        # Meanwhile another call may have dropped the channel, or a renewal retired it: nothing is awaited
+        # between here and the call.
+        channel = channel_to(pool, target, endpoint)
+        began = False
+        try:
+            async with aclosing(ask(channel, step.metadata())) as answers:
+                async for answer in answers:
+                    began = True
+                    yield answer
+        except grpc.RpcError as error:
+            failure = from_rpc_error(error, began=began)
+            if failure.reason in (Reason.UNREACHABLE, Reason.NODE_LOST):
+                pool.drop(endpoint)
+            if failure.reason is Reason.CANCELLED:
+                # Not by this side, which would have closed the iterator: the node is going down.
+                failure = MeshError(Reason.NODE_LOST, "the node cancelled the call")
+            raise failure from None
+        except TimeoutError:
             pool.drop(endpoint)
-        if failure.reason is Reason.CANCELLED:
-            # Not by this side, which would have closed the iterator: the node is going down.
-            failure = MeshError(Reason.NODE_LOST, "the node cancelled the call")
-        raise failure from None
-    except TimeoutError:
-        pool.drop(endpoint)
-        raise MeshError(Reason.NODE_LOST, silent) from None
+            raise MeshError(Reason.NODE_LOST, silent) from None

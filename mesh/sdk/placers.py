@@ -21,10 +21,13 @@ from mesh.core.types import Action, RequestContext, SpiffeId
 from mesh.identity.names import dns_name_of
 from mesh.rpc.channels import ChannelPool
 from mesh.rpc.status import from_rpc_error
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry.spans import NO_SPAN, Kind, Span
 from sovereign.mesh.v1 import placement_pb2, placement_pb2_grpc
 
 # A placement is metadata and takes milliseconds: whoever takes longer than this does not answer.
 PLACE_TIMEOUT_S = 4.0
+_METHOD = "sovereign.mesh.v1.Placement/Place"
 # How long somebody who did not answer is asked last.
 DEMOTED_S = 10.0
 
@@ -59,10 +62,12 @@ class Placers:
         excluded: Iterable[SpiffeId] = (),
         explain: bool = False,
         timeout_s: float = 2 * PLACE_TIMEOUT_S,
+        span: Span = NO_SPAN,
     ) -> tuple[Decision, tuple[Permitted, ...]]:
         """The decision, and where it lets one send, best first; nowhere if it refuses.
 
-        Raises what the servers say of the request, or UNREACHABLE if none answers in time.
+        Raises what the servers say of the request, or UNREACHABLE if none answers in time. Each that is asked
+        is a step of `span`.
         """
         request = placement_pb2.PlaceRequest(
             context=codec.context_to_pb(context),
@@ -78,7 +83,7 @@ class Placers:
             if left <= 0:
                 break
             try:
-                answer = await self._ask(server, request, min(left, PLACE_TIMEOUT_S))
+                answer = await self._ask(server, request, min(left, PLACE_TIMEOUT_S), span)
             except MeshError as error:
                 if error.reason not in _ASK_ANOTHER:
                     raise
@@ -96,14 +101,22 @@ class Placers:
         return sorted(self._servers, key=lambda s: now - self._failed_at.get(s, -DEMOTED_S) < DEMOTED_S)
 
     async def _ask(
-        self, server: Server, request: placement_pb2.PlaceRequest, timeout_s: float
+        self, server: Server, request: placement_pb2.PlaceRequest, timeout_s: float, span: Span
+    ) -> placement_pb2.PlaceResponse:
+        facts = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: _METHOD, names.NODE: str(server.id)}
+        with span.child(_METHOD, Kind.CLIENT, facts) as step:
+            return await self._ask_within(server, request, timeout_s, step)
+
+    async def _ask_within(
+        self, server: Server, request: placement_pb2.PlaceRequest, timeout_s: float, span: Span
     ) -> placement_pb2.PlaceResponse:
         channel = self._pool.channel(
             server.endpoint, dns_name=dns_name_of(server.id), trust_domain=server.id.trust_domain
         )
         try:
             async with asyncio.timeout(timeout_s):
-                return await placement_pb2_grpc.PlacementStub(channel).Place(request)
+                stub = placement_pb2_grpc.PlacementStub(channel)
+                return await stub.Place(request, metadata=span.metadata())
         except TimeoutError:
             self._pool.drop(server.endpoint)
             raise MeshError(Reason.UNREACHABLE, f"no answer within {timeout_s:.0f} s") from None

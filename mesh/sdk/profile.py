@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId, node_id
-from mesh.settings import Settings, load_settings
+from mesh.settings import Settings, TraceSettings, load_settings
 
 FILE_NAME = "profile.yaml"
 ENVIRONMENT = "MESHCTL_PROFILE"
@@ -47,6 +47,8 @@ class Profile(Settings):
     control: ControlPlane | None = None
     # Nodes of the home authority, name to host:port: they are asked first where a request may go
     nodes: dict[str, str] = Field(default_factory=dict)
+    # Where spans of what this client asks for go; see docs/observability.md
+    traces: TraceSettings | None = None
 
     @field_validator("trust_domain")
     @classmethod
@@ -71,7 +73,11 @@ class Profile(Settings):
     def load(cls, directory: Path) -> Profile:
         """Reads DIRECTORY/profile.yaml; raises CONFIG_INVALID. The identity path comes back absolute."""
         profile = load_settings(cls, directory / FILE_NAME, {}, {})
-        return profile.model_copy(update={"identity": (directory / profile.identity).absolute()})
+        traces = profile.traces
+        if traces is not None and traces.ca is not None:
+            traces = traces.model_copy(update={"ca": (directory / traces.ca).absolute()})
+        identity = (directory / profile.identity).absolute()
+        return profile.model_copy(update={"identity": identity, "traces": traces})
 
     def save(self, directory: Path) -> Path:
         """Writes DIRECTORY/profile.yaml (directory mode 0700); returns the file's path."""

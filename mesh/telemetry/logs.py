@@ -9,6 +9,9 @@ public by construction and stay.
 It does not know what a payload looks like; it lets through only what cannot be one by its type, and
 cuts what is long. Whoever logs a prompt as a plain word still would: the tests of the servicers watch
 for that.
+
+What is written while a call is served says which (mesh/telemetry/calls.py): request_id and method, and
+trace_id and span_id where traces are on.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from typing import Any, Literal, TextIO
 from mesh.core.errors import MeshError
 from mesh.core.text import printable
 from mesh.core.types import SpiffeId
+from mesh.telemetry import calls
 
 Format = Literal["auto", "json", "text"]
 
@@ -90,7 +94,7 @@ def _filled(text: str, args: object) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    fields: dict[str, object] = dict(getattr(record, "fields", None) or {})
+    fields: dict[str, object] = {**calls.log_fields(), **(getattr(record, "fields", None) or {})}
     failure = getattr(record, "failure", "")
     if failure:
         fields["failure"] = failure

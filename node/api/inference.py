@@ -18,7 +18,10 @@ from mesh.core.errors import MeshError, Reason
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import caller_of
 from mesh.rpc.placement_service import View
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
 from mesh.telemetry.base import SILENT, EngineObserver
+from mesh.telemetry.span_attributes import EventName, SpanName
 from node.api.requests import Generation, read_chat, read_complete, read_embed
 from node.engine.base import Engine, Piece
 from node.reception import Admitted, Reception
@@ -32,7 +35,7 @@ _Response = type[inference_pb2.ChatResponse] | type[inference_pb2.CompleteRespon
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
     """Serves one engine. `clock` is Unix seconds, `monotonic` the clock of stalled writes. The `observer` is
-    told of each generation, when its first piece comes and when it ends."""
+    told of each generation, when its first token comes and when it ends."""
 
     def __init__(
         self,
@@ -92,7 +95,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         )
 
     async def _embed(self, texts: tuple[str, ...], admitted: Admitted) -> inference_pb2.EmbedResponse:
-        vectors = await self._engine.embed(admitted.model.name, texts)
+        model = admitted.model.name
+        with spans.span(SpanName.EMBED, spans.Kind.CLIENT, names.of_generation(SpanName.EMBED, model)):
+            vectors = await self._engine.embed(model, texts)
         return inference_pb2.EmbedResponse(
             embeddings=[inference_pb2.Embedding(values=vector) for vector in vectors],
             model_digest=admitted.model.digest,
@@ -103,7 +108,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, context: _Context, response: _Response, generation: Generation, admitted: Admitted
     ) -> None:
         call, clock, write = admitted.call, self._monotonic, context.write
-        tokens, begun = 0, False
+        tokens = 0
         last: Piece | None = None
         call.writing_since = clock()
         await write(
@@ -114,29 +119,35 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             )
         )
         call.writing_since = 0.0
-        pieces = cast(
-            "AsyncGenerator[Piece, None]",
-            self._engine.generate(admitted.model.name, generation.prompt, generation.sampling),
-        )
+        name = SpanName.CHAT if response is inference_pb2.ChatResponse else SpanName.COMPLETE
+        about = names.of_generation(name, admitted.model.name, generation.sampling.max_tokens)
         asked = clock()
-        try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    if not begun:
-                        begun = True
-                        self._observer.first_piece(clock() - asked)
-                    tokens += piece.tokens
-                    if piece.tokens or piece.text:
-                        call.writing_since = clock()
-                        await write(response(delta=inference_pb2.Delta(text=piece.text, tokens=piece.tokens)))
-                        call.writing_since = 0.0
-                    if piece.finish is not None:
-                        last = piece
-                        break
-        finally:
-            self._observer.generated(last.prompt_tokens if last is not None else 0, tokens)
-        if last is None or last.finish is None:
-            raise MeshError(Reason.ENGINE_FAILED, "the engine ended without saying so")
+        with spans.span(name, spans.Kind.CLIENT, about) as span:
+            pieces = cast(
+                "AsyncGenerator[Piece, None]",
+                self._engine.generate(admitted.model.name, generation.prompt, generation.sampling),
+            )
+            try:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        if not tokens and piece.tokens:
+                            self._observer.first_token(clock() - asked)
+                            span.event(EventName.FIRST_TOKEN)
+                        tokens += piece.tokens
+                        if piece.tokens or piece.text:
+                            call.writing_since = clock()
+                            delta = inference_pb2.Delta(text=piece.text, tokens=piece.tokens)
+                            await write(response(delta=delta))
+                            call.writing_since = 0.0
+                        if piece.finish is not None:
+                            last = piece
+                            break
+            finally:
+                self._observer.generated(last.prompt_tokens if last is not None else 0, tokens)
+            span.set({names.OUTPUT_TOKENS: tokens})
+            if last is None or last.finish is None:
+                raise MeshError(Reason.ENGINE_FAILED, "the engine ended without saying so")
+            span.set({names.INPUT_TOKENS: last.prompt_tokens, names.FINISH_REASONS: [last.finish.value]})
         call.writing_since = clock()
         await write(
             response(

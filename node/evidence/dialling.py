@@ -14,6 +14,7 @@ from mesh.core.snapshot import Candidate
 from mesh.identity.names import dns_name_of
 from mesh.rpc.channels import ChannelPool
 from mesh.rpc.status import from_rpc_error
+from mesh.telemetry import spans
 from node.evidence.service import Elsewhere
 from node.evidence.witnessing import Ask
 from sovereign.mesh.v1 import evidence_pb2, evidence_pb2_grpc
@@ -45,7 +46,10 @@ def proving(pool: ChannelPool) -> Elsewhere:
             id=asked.id, wait_ms=round(asked.wait_s * 1000), requester=str(asked.requester or "")
         )
         timeout = TIMEOUT_S + asked.wait_s
-        answer = await _ask(pool, candidate, lambda stub: stub.Prove(request, timeout=timeout))
+        metadata = spans.outgoing()
+        answer = await _ask(
+            pool, candidate, lambda stub: stub.Prove(request, timeout=timeout, metadata=metadata)
+        )
         return codec.end_from_pb(answer, candidate.id)
 
     return ask

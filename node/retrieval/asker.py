@@ -30,8 +30,11 @@ from mesh.core.placement import Placer
 from mesh.core.questions import Partial, SearchDecided, SearchEvent, SearchQuestion, SearchResult, is_complete
 from mesh.core.retrieval import DEPTH, CollectionSpec, Hit, Reference, Released, ReleaseLevel, SearchMode
 from mesh.core.shards import MAX_RELEASES, MAX_WEIGHS, ShardQuestion
-from mesh.core.types import Principal, RequestContext, SpiffeId
+from mesh.core.types import Action, Principal, RequestContext, SpiffeId
 from mesh.rpc.placement_service import View
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
+from mesh.telemetry.span_attributes import SpanName
 from node.index.analysis import analyzer_of
 from node.index.embedding import TextEmbedder
 from node.retrieval.panel import Emit, Member, Panel, Panels, Plan
@@ -73,16 +76,18 @@ class Asker:
             raise MeshError(
                 Reason.COLLECTION_UNKNOWN, f"{self._node.trust_domain} defines no collection of this name"
             )
-        decision = self._placer.fan_out(
-            snapshot,
-            self._view.statuses,
-            principal=Principal(requester),
-            context=context,
-            spec=spec,
-            placer=self._node,
-            now=self._clock(),
-            decision_id=decision_id,
-        )
+        with spans.span(SpanName.PLACE) as span:
+            decision = self._placer.fan_out(
+                snapshot,
+                self._view.statuses,
+                principal=Principal(requester),
+                context=context,
+                spec=spec,
+                placer=self._node,
+                now=self._clock(),
+                decision_id=decision_id,
+            )
+            span.set(names.of_decision(decision, Action.SEARCH))
         return Plan(requester, context, spec, decision, snapshot)
 
     async def search(self, plan: Plan, question: SearchQuestion) -> AsyncGenerator[SearchEvent, None]:

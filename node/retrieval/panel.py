@@ -32,7 +32,11 @@ from mesh.core.types import Action, Principal, RequestContext, SpiffeId
 from mesh.identity.names import dns_name_of
 from mesh.rpc.permit_writer import PermitWriter
 from mesh.rpc.placement_service import View
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
 from mesh.telemetry.logs import describe
+from mesh.telemetry.span_attributes import SpanName
+from mesh.telemetry.spans import NO_SPAN, Span
 from node.retrieval.shards import ShardPeer, ShardPeers
 
 _LOG = logging.getLogger(__name__)
@@ -79,6 +83,7 @@ class Member:
     counted: int = 0
     counted_inexact: bool = False
     charged: int = 0
+    span: Span = NO_SPAN
 
     def coverage(self) -> Coverage:
         """What became of it."""
@@ -193,7 +198,8 @@ class Panel:
         began = member.began = loop.time() if member.began is None else member.began
         failure: MeshError | None = None
         try:
-            await work(member, lambda said: events.put_nowait((member, said)))
+            with spans.within(member.span):
+                await work(member, lambda said: events.put_nowait((member, said)))
         except MeshError as error:
             failure = error
         except Exception as error:
@@ -212,6 +218,21 @@ class Panel:
             member.failure = failure
             member.latency_s = now - (now if member.began is None else member.began)
             _LOG.info("%s is out of a question: %s", member.node, failure.reason.code)
+
+
+def _end_span(member: Member) -> None:
+    """Says what became of the node."""
+    covered = member.coverage()
+    if member.failure is not None:
+        member.span.fail(member.failure)
+    member.span.set(
+        {
+            names.OUTCOME: covered.outcome.value,
+            names.HIGHEST_LEVEL: member.highest.word,
+            names.CHARGED: member.charged,
+        }
+    )
+    member.span.end()
 
 
 class Panels:
@@ -248,10 +269,14 @@ class Panels:
                 unusable.append(Coverage(ranked.node, ranked.location, Outcome.FAILED, error.reason, detail))
                 continue
             peer = self._shards.peer(ranked.node, timeout_s)
-            members.append(Member(ranked.node, ranked.location, target, peer))
+            where: names.Attributes = {names.NODE: str(ranked.node), names.LOCATION: ranked.location}
+            span = spans.current().child(SpanName.HOLDER, spans.Kind.CLIENT, where)
+            members.append(Member(ranked.node, ranked.location, target, peer, span=span))
         try:
             yield Panel(plan, members, lambda member: self._judge(plan, member), unusable)
         finally:
+            for member in members:
+                _end_span(member)
             await asyncio.gather(*(m.peer.aclose() for m in members), return_exceptions=True)
 
     def _target(self, plan: Plan, node: SpiffeId) -> Permitted:

@@ -21,6 +21,9 @@ from mesh.core.merging import Statistics, fuse, merge, weights_of
 from mesh.core.retrieval import DEPTH, AnswerSentence, Reference, ReleaseLevel
 from mesh.core.shards import Answered, ShardAnswerQuestion
 from mesh.core.types import DataClass, SpiffeId, Task
+from mesh.telemetry import span_attributes as names
+from mesh.telemetry import spans
+from mesh.telemetry.span_attributes import EventName, SpanName
 from node.engine.base import Engine, EngineState, Piece, Prompt, Sampling
 from node.index.analysis import Analyzer
 from node.index.base import Where
@@ -192,11 +195,17 @@ class Responder:
         if model is None:
             raise MeshError(Reason.MODEL_UNKNOWN, "this node has no model that generates")
         prompt = Prompt(messages=reading_messages(question, passages))
-        output = ""
-        pieces = cast("AsyncGenerator[Piece, None]", engine.generate(model, prompt, _SAMPLING))
-        async with aclosing(pieces):
-            async for piece in pieces:
-                output += piece.text
-                if piece.finish is not None or len(output) > MAX_OUTPUT:
-                    break
+        output, tokens = "", 0
+        about = names.of_generation(SpanName.CHAT, model, _SAMPLING.max_tokens)
+        with spans.span(SpanName.CHAT, spans.Kind.CLIENT, about) as span:
+            pieces = cast("AsyncGenerator[Piece, None]", engine.generate(model, prompt, _SAMPLING))
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if not tokens and piece.tokens:
+                        span.event(EventName.FIRST_TOKEN)
+                    output += piece.text
+                    tokens += piece.tokens
+                    if piece.finish is not None or len(output) > MAX_OUTPUT:
+                        break
+            span.set({names.OUTPUT_TOKENS: tokens})
         return output

@@ -27,6 +27,7 @@ from mesh.core.types import RequestContext, SpiffeId
 from mesh.rpc.channels import ChannelPool
 from mesh.rpc.reach import CONNECT_TIMEOUT_S, channel_to, reach
 from mesh.rpc.status import from_rpc_error
+from mesh.telemetry import spans
 from sovereign.mesh.v1 import retrieval_pb2_grpc
 
 
@@ -128,7 +129,7 @@ class RemoteShard:
         self._require(target)
         admission = admission_to_pb(target.permit, question.context)
         self._question = question
-        self._call = self._stub.Search(timeout=self._timeout_s)
+        self._call = self._stub.Search(timeout=self._timeout_s, metadata=spans.outgoing())
         answer = await self._step("opened", wire.shard_open_to_pb(question, admission))
         return wire.opened_from_pb(answer, question)
 
@@ -150,7 +151,7 @@ class RemoteShard:
         self._require(target)
         admission = admission_to_pb(target.permit, question.context)
         request = wire.shard_answer_to_pb(question, admission)
-        self._call = self._stub.Answer(request, timeout=self._timeout_s)
+        self._call = self._stub.Answer(request, timeout=self._timeout_s, metadata=spans.outgoing())
         sentences = 0
         while True:
             message = await self._read(began=sentences > 0)
@@ -176,7 +177,7 @@ class RemoteShard:
         self._require(target)
         admission = admission_to_pb(target.permit, context)
         request = wire.shard_fetch_to_pb(requester, collection, chunk, level, admission)
-        self._call = self._stub.Fetch(request, timeout=self._timeout_s)
+        self._call = self._stub.Fetch(request, timeout=self._timeout_s, metadata=spans.outgoing())
         try:
             answer = await self._call
         except grpc.RpcError as error:

@@ -43,6 +43,7 @@ def served(it: Arena, what: str) -> int:
 async def test_I1_nothing_above_the_permitted_level_is_said_or_written(tmp_path: Path, seed: int) -> None:
     async with arena(tmp_path, seed, hostile=(HOSTILE,)) as it, hostile_node(it) as hostile:
         await Rounds(it, hostile).some(250)
+        await it.collector.flushed()
         findings = it.findings()
         assert not findings, summary(findings)
         # It was a test of something: questions were answered and refused, rules changed, mischief done.
@@ -54,7 +55,9 @@ async def test_I1_nothing_above_the_permitted_level_is_said_or_written(tmp_path:
         assert it.judge.judged > 1_000_000
         shown = {each.least for each in it.judge.seen}
         assert shown >= {2, 3, 4}, "references, excerpts and passages were given out where they may be"
+        assert len(it.collector.spans) > 1000
         assert MARK not in it.log.getvalue()
+        assert MARK.encode() not in b"".join(it.collector.received)
         assert all(MARK not in str(node.entries) for node in it.nodes.values())
         for node in it.nodes.values():
             page = await scrape(node.metrics_port)
@@ -75,6 +78,7 @@ async def test_a_leak_put_in_on_purpose_is_found(tmp_path: Path, name: str) -> N
                     await rounds.answer()
                     if "withdrawn" in name:
                         await rounds.withdraw()
+                await it.collector.sent()
                 findings = it.findings()
                 if any(f.what == what and f.where.startswith(where) for f in findings):
                     return

@@ -312,19 +312,19 @@ class _Stub:
     def __init__(self, world: World, node: SpiffeId) -> None:
         self._world, self._node = world, node
 
-    def Search(self, timeout: float) -> Call:
+    def Search(self, timeout: float, metadata: object) -> Call:
         call = Call(self._world, self._node)
         self._world.calls.append(call)
         return call
 
-    def Answer(self, request: retrieval_pb2.ShardAnswerRequest, timeout: float) -> Saying:
+    def Answer(self, request: retrieval_pb2.ShardAnswerRequest, timeout: float, metadata: object) -> Saying:
         self._world.reached(self._node)
         saying = Saying(self._world.said.get(self._node, [ended()]))
         self._world.sayings.append(saying)
         return saying
 
     async def Fetch(
-        self, request: retrieval_pb2.ShardFetchRequest, timeout: float
+        self, request: retrieval_pb2.ShardFetchRequest, timeout: float, metadata: object
     ) -> retrieval_pb2.ShardFetchResponse:
         self._world.reached(self._node)
         return self._world.passages[self._node]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from mesh import codec
 from mesh.client import MeshClient
 from mesh.core.records import RecordType
 from mesh.core.retrieval import CollectionSpec
-from mesh.core.types import DataClass, RequestContext
+from mesh.core.types import DataClass, RequestContext, SpiffeId
 from mesh.sdk.placers import Server
+from mesh.telemetry.tracing import NO_TRACING, Tracing
 from node.config import RetrievalSettings
 from node.index.documents import DocumentMeta
 from node.index.embedding import ScriptedEmbedder
@@ -83,9 +84,11 @@ async def federation_of(
     client: str = "firm/desk",
     *,
     evidence: bool = False,
+    tracing: Callable[[SpiffeId], Tracing] = lambda identity: NO_TRACING,
 ) -> AsyncIterator[Federation]:
     """Authorities of these countries, each with a node that holds these documents. Everything is permitted
-    unless policies say otherwise. With `evidence` the nodes witness each other's logs."""
+    unless policies say otherwise. With `evidence` the nodes witness each other's logs; `tracing` says where
+    the spans of each of them go."""
     cedar = {country: (policies or {}).get(country, PERMIT_ALL) for country in documents}
     spec = await spec_of()
     async with mesh_of(directory, *documents, policies=cedar) as mesh:
@@ -96,6 +99,7 @@ async def federation_of(
                 NAMES[country],
                 retrieval=retrieval_parts(directory / f"{country}-retrieval"),
                 evidence=directory / f"{country}-witness" if evidence else None,
+                tracing=tracing(mesh[country].id(f"/node/{NAMES[country]}")),
             )
             for country in documents
         }
@@ -106,7 +110,7 @@ async def federation_of(
         home = mesh["DE"]
         source = home.identity.source(f"/client/{client}", mesh.bundles)
         servers = [Server(node.id, node.endpoint) for node in home.nodes.values()]
-        async with MeshClient(source, servers) as opened:
+        async with MeshClient(source, servers, tracing=tracing(source.id)) as opened:
             there = Federation(mesh, nodes, opened, spec)
             for country, texts in documents.items():
                 await there.put(country, texts)

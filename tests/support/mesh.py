@@ -35,6 +35,7 @@ from mesh.ids import id_maker
 from mesh.store.base import RecordStore
 from mesh.store.memory import MemoryBoard, MemoryStore
 from mesh.telemetry.parts import NodeTelemetry
+from mesh.telemetry.tracing import NO_TRACING, Tracing
 from node.config import EvidenceSettings, ServingSettings, StatusSettings
 from node.engine.scripted import Script, ScriptedEngine
 from node.evidence.parts import EvidenceParts
@@ -167,6 +168,7 @@ class Authority:
         evidence: Path | None = None,
         witnesses: int = 2,
         telemetry: bool = False,
+        tracing: Tracing = NO_TRACING,
         wait: bool = True,
     ) -> Node:
         """Starts a node and, unless told otherwise, waits until every node and authority knows it.
@@ -194,6 +196,7 @@ class Authority:
                 retrieval=retrieval,
                 evidence=parts,
                 telemetry=shown,
+                tracing=tracing,
                 clock=self.mesh.clock,
             )
         )

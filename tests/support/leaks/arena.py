@@ -37,6 +37,7 @@ from node.index.index import DocumentIndex
 from node.index.stored import NewChunk
 from node.index.stores import StoreSettings
 from node.retrieval.parts import RetrievalParts
+from tests.support.collector import Collector, collector
 from tests.support.leaks.judge import Finding, Judge
 from tests.support.leaks.parrot import parrot
 from tests.support.leaks.rules import COUNTRIES, PURPOSE, Asked, Rules, starting_rules
@@ -91,6 +92,7 @@ class Arena:
     log: io.StringIO
     random: random.Random
     coiner: Coiner
+    collector: Collector
     flows: list[Flow] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     clients: dict[tuple[str, str], MeshClient] = field(default_factory=dict)
@@ -145,6 +147,8 @@ class Arena:
         """Everything that should not have been there."""
         found = self.judge.flows(self.flows)
         found += self.judge.text("log", self.log.getvalue().encode())
+        for request in self.collector.received:
+            found += self.judge.text("traces", request)
         for node in self.mesh.nodes:
             found += self.judge.text("evidence", json.dumps(node.entries, default=str).encode())
         for node in self.mesh.nodes:
@@ -212,13 +216,14 @@ async def arena(directory: Path, seed: int, hostile: tuple[str, ...] = ()) -> As
     flows: list[Flow] = []
     async with contextlib.AsyncExitStack() as stack:
         log = stack.enter_context(_logged())
+        traces = await stack.enter_async_context(collector())
         stack.enter_context(_temporary(folder / "tmp"))
         stack.enter_context(tapped(flows.append))
         policies = {country: each.cedar() for country, each in rules.items()}
         mesh = await stack.enter_async_context(mesh_of(directory, *COUNTRIES, policies=policies))
         judge = Judge(documents, epochs, DIMENSIONS, hostile)
         coiner = Coiner(seed + 1_000_000)
-        it = Arena(mesh, folder, documents, judge, epochs, log, random.Random(seed), coiner, flows)
+        it = Arena(mesh, folder, documents, judge, epochs, log, random.Random(seed), coiner, traces, flows)
         spec = await collection_spec()
         for country, name in NAMES.items():
             await mesh[country].publish_collection(spec)
@@ -228,7 +233,10 @@ async def arena(directory: Path, seed: int, hostile: tuple[str, ...] = ()) -> As
                 budgets=_ROOMY,
             )
             parts = RetrievalParts(folder / country, ScriptedEmbedder(DIMENSIONS), settings)
-            node = it.nodes[country] = await mesh[country].node(name, retrieval=parts, telemetry=True)
+            tracing = traces.tracing(mesh[country].id(f"/node/{name}"))
+            node = it.nodes[country] = await mesh[country].node(
+                name, retrieval=parts, telemetry=True, tracing=tracing
+            )
             parrot(node.engine, seed)
         await mesh.settled()
         for country, node in it.nodes.items():

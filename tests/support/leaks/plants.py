@@ -19,7 +19,7 @@ from mesh.core import release
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import RequestContext
-from mesh.telemetry import metrics
+from mesh.telemetry import metrics, otel, span_export, spans
 from node.index.index import DocumentIndex
 from node.retrieval import local, panel, shard_service
 from node.retrieval.asker import Asker
@@ -282,6 +282,21 @@ def _levels_remembered(patch: Patch, it: Arena) -> None:
     patch(Sight, "require_current", lambda before: lambda self: None)
 
 
+def _question_in_a_span(patch: Patch, it: Arena) -> None:
+    """A span that says what was asked, and no list of what spans may say."""
+
+    def search(before: Any) -> Any:
+        def search(self: Any, plan: Any, question: Any) -> Any:
+            spans.current().set({"question": question.query})
+            return before(self, plan, question)
+
+        return search
+
+    patch(Asker, "search", search)
+    for module in (otel, span_export):
+        patch(module, "allowed", lambda before: lambda attributes: dict(attributes or {}))
+
+
 # Name: what puts it in, and what must be found, by the beginnings of what and where.
 PLANTS: dict[str, tuple[Callable[[Patch, Arena], None], str, str]] = {
     "text at reference level": (_text_at_reference, "eight words", "/sovereign.mesh.v1.Shard/Search message"),
@@ -310,6 +325,7 @@ PLANTS: dict[str, tuple[Callable[[Patch, Arena], None], str, str]] = {
         "/sovereign.mesh.v1.Retrieval/Answer message",
     ),
     "withdrawn levels": (_levels_remembered, "chunk id", "/sovereign.mesh.v1.Shard/Search message"),
+    "question in a span": (_question_in_a_span, "question", "traces"),
     "text in a file": (_text_in_a_file, "eight words", "file"),
     "ids of another node": (
         _release_of_unranked,

@@ -143,3 +143,9 @@ def test_json_says_the_same_and_drives_no_terminal(capsys: pytest.CaptureFixture
     error = MeshError(Reason.NOT_FOUND, "\x9b2J is not there")
     report(error, as_json=True)
     assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
+def test_an_error_names_the_request_by_which_its_server_speaks_of_it(capsys: pytest.CaptureFixture[str]):
+    request_id = "01a21fe9-fba9-7faf-a19e-acd178e2acef"
+    report(MeshError(Reason.OVERLOADED, "busy", request_id=request_id), as_json=True)
+    assert json.loads(capsys.readouterr().err)["error"]["request_id"] == request_id

@@ -123,7 +123,7 @@ async def test_anything_else_is_an_incident_without_its_words(
         await summed(channel, 13)
     assert from_rpc_error(caught.value).reason is Reason.INTERNAL
     assert SECRET not in written.getvalue()
-    assert written.getvalue().count("incident-7") == 2
+    assert written.getvalue().count("incident incident-7") == 2
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff", b"\x0a\x05ab", b"\x1a\xff\xff\xff\xff\x0f"])

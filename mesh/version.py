@@ -1,4 +1,4 @@
-"""Which version of this software runs, as records, metrics and traces state it."""
+"""Which version of the software runs."""
 
 from __future__ import annotations
 
