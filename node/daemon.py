@@ -130,8 +130,8 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
     loop.add_signal_handler(signal.SIGHUP, source.request_renewal)
     listen = settings.telemetry.listen
     telemetry = NodeTelemetry(source.id, listen) if listen is not None else None
-    pool = ChannelPool(source, observer=telemetry.calls if telemetry is not None else None)
     tracing = open_tracing(settings.telemetry.traces, source.id, "mesh-node", software_version())
+    pool = ChannelPool(source, observer=telemetry.calls if telemetry is not None else None)
     store = open_store(settings.board)
     made = engine or make_engine(settings.engine, settings.state_directory)
     log = open_log(settings.state_directory, source.id)

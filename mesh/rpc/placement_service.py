@@ -98,8 +98,8 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         try:
             question = _read(request)
             action = question.action
+            deciding = self._monotonic()
             with spans.span(SpanName.PLACE) as span:
-                deciding = self._monotonic()
                 decision = self._placer.place(
                     snapshot,
                     self._view.statuses,
@@ -114,8 +114,8 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
                     reservations=self._reservations,
                     explain=request.explain,
                 )
-                self._observer.placed(question.action, decision, self._monotonic() - deciding)
                 span.set(names.of_decision(decision, question.action))
+            self._observer.placed(action, decision, self._monotonic() - deciding)
         except MeshError as refusal:
             self._spend(asker, began)
             self._observer.not_placed(action, refusal)

@@ -88,10 +88,7 @@ class MeshServer:
         self.ports: list[int] = []
         bounds = limits or ServerLimits()
         self.grpc = grpc.aio.server(
-            interceptors=[
-                CallTelemetry(new_id, tracing, home),
-                *_interceptors(new_id, bounds.max_request_bytes, observer),
-            ],
+            interceptors=_interceptors(new_id, bounds.max_request_bytes, observer, tracing, home),
             options=bounds.options(),
         )
 
@@ -135,15 +132,20 @@ class MeshServer:
 
 
 def _interceptors(
-    new_id: Callable[[], str], max_message_bytes: int, observer: CallObserver | None
+    new_id: Callable[[], str],
+    max_message_bytes: int,
+    observer: CallObserver | None,
+    tracing: Tracing,
+    home: str,
 ) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Outermost first."""
+    telling = CallTelemetry(new_id, tracing, home)
     if observer is None:
-        return [ErrorBoundary(new_id, max_message_bytes)]
+        return [telling, ErrorBoundary(new_id, max_message_bytes)]
     boundary = ErrorBoundary(
         new_id, max_message_bytes, lambda method, reason: observer.serving(method).refused(reason)
     )
-    return [ObservedCalls(observer, time.monotonic), boundary]
+    return [telling, ObservedCalls(observer, time.monotonic), boundary]
 
 
 class _GenericOnly:

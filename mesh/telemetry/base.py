@@ -78,8 +78,8 @@ class EngineObserver(Protocol):
         """A request has waited so long, for its turn or in vain."""
         ...
 
-    def first_piece(self, seconds: float) -> None:
-        """The engine gave the first piece of an answer so long after it got the request."""
+    def first_token(self, seconds: float) -> None:
+        """The engine gave the first token of an answer so long after it got the request."""
         ...
 
     def generated(self, prompt_tokens: int, completion_tokens: int) -> None:
@@ -109,7 +109,7 @@ class Silent:
     def queued(self, seconds: float) -> None:
         """Nothing."""
 
-    def first_piece(self, seconds: float) -> None:
+    def first_token(self, seconds: float) -> None:
         """Nothing."""
 
     def generated(self, prompt_tokens: int, completion_tokens: int) -> None:

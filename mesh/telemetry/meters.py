@@ -188,7 +188,7 @@ class NodeMeter(PlacementMeter):
         """Waited for its turn."""
         self._queue.observe(seconds)
 
-    def first_piece(self, seconds: float) -> None:
+    def first_token(self, seconds: float) -> None:
         """The engine's first answer."""
         self._first.observe(seconds)
 

@@ -176,7 +176,7 @@ ENGINE_TOKENS = Metric(
 ENGINE_FIRST_TOKEN = Metric(
     "sovereign_mesh_engine_first_token_seconds",
     Kind.HISTOGRAM,
-    "From handing a request to the engine to the first piece of its answer.",
+    "From handing a request to the engine to the first token of its answer.",
     {},
     (NODE,),
     FIRST_TOKEN_BUCKETS,

@@ -35,7 +35,7 @@ _Response = type[inference_pb2.ChatResponse] | type[inference_pb2.CompleteRespon
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
     """Serves one engine. `clock` is Unix seconds, `monotonic` the clock of stalled writes. The `observer` is
-    told of each generation, when its first piece comes and when it ends."""
+    told of each generation, when its first token comes and when it ends."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, context: _Context, response: _Response, generation: Generation, admitted: Admitted
     ) -> None:
         call, clock, write = admitted.call, self._monotonic, context.write
-        tokens, begun = 0, False
+        tokens = 0
         last: Piece | None = None
         call.writing_since = clock()
         await write(
@@ -121,18 +121,17 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         call.writing_since = 0.0
         name = SpanName.CHAT if response is inference_pb2.ChatResponse else SpanName.COMPLETE
         about = names.of_generation(name, admitted.model.name, generation.sampling.max_tokens)
+        asked = clock()
         with spans.span(name, spans.Kind.CLIENT, about) as span:
             pieces = cast(
                 "AsyncGenerator[Piece, None]",
                 self._engine.generate(admitted.model.name, generation.prompt, generation.sampling),
             )
-            asked = clock()
             try:
                 async with aclosing(pieces):
                     async for piece in pieces:
-                        if not begun:
-                            begun = True
-                            self._observer.first_piece(clock() - asked)
+                        if not tokens and piece.tokens:
+                            self._observer.first_token(clock() - asked)
                             span.event(EventName.FIRST_TOKEN)
                         tokens += piece.tokens
                         if piece.tokens or piece.text:
@@ -145,7 +144,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                             break
             finally:
                 self._observer.generated(last.prompt_tokens if last is not None else 0, tokens)
-                span.set({names.OUTPUT_TOKENS: tokens})
+            span.set({names.OUTPUT_TOKENS: tokens})
             if last is None or last.finish is None:
                 raise MeshError(Reason.ENGINE_FAILED, "the engine ended without saying so")
             span.set({names.INPUT_TOKENS: last.prompt_tokens, names.FINISH_REASONS: [last.finish.value]})
