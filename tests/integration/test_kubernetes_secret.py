@@ -3,115 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
-import ssl
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
 
 from control.kubernetes_secret import ABSENT, main
-from mesh.identity.keys import generate_key, key_to_pem
+from tests.support.kubernetes_api import ApiServer, api_server
 
-TOKEN = "token-of-the-service-account"
 CONTENTS = b"the root key, which no message may show"
-
-
-@dataclass
-class ApiServer:
-    """One namespace's Secrets. `answer` replaces the next answers by (status, body)."""
-
-    mount: Path
-    secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    answer: tuple[int, bytes] | None = None
-    accepted: list[str] = field(default_factory=list)
-    port: int = 0
-
-    def handle(self, method: str, path: str, token: str, body: bytes) -> tuple[int, bytes]:
-        if token != f"Bearer {TOKEN}":
-            return 401, b'{"kind": "Status", "reason": "Unauthorized"}'
-        if self.answer is not None:
-            return self.answer
-        root = "/api/v1/namespaces/mesh/secrets"
-        if method == "POST" and path == root:
-            secret = json.loads(body)
-            if secret["metadata"]["name"] in self.secrets:
-                return 409, b'{"kind": "Status", "reason": "AlreadyExists"}'
-            self.secrets[secret["metadata"]["name"]] = secret
-            return 201, b"{}"
-        if method == "GET" and path.removeprefix(f"{root}/") in self.secrets:
-            return 200, b"{}"
-        return 404, b'{"kind": "Status", "reason": "NotFound"}'
 
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    server = ApiServer(tmp_path / "mount")
-    server.mount.mkdir()
-    certificate, key = _certificate()
-    (server.mount / "ca.crt").write_bytes(certificate)
-    (server.mount / "token").write_text(TOKEN + "\n")
-    (server.mount / "namespace").write_text("mesh")
-    (tmp_path / "server.pem").write_bytes(certificate + key)
-
-    class Handler(BaseHTTPRequestHandler):
-        def _any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            server.accepted.append(self.headers.get("Accept", ""))
-            status, answer = server.handle(
-                self.command, self.path, self.headers.get("Authorization", ""), body
-            )
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST = _any
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(tmp_path / "server.pem")
-    http.socket = tls.wrap_socket(http.socket, server_side=True)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    server.port = http.server_port
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
-    yield server
-    http.shutdown()
-    thread.join()
-    http.server_close()
-
-
-def _certificate() -> tuple[bytes, bytes]:
-    key = generate_key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "api server")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        .sign(key, hashes.SHA256())
-    )
-    return made.public_bytes(serialization.Encoding.PEM), key_to_pem(key)
+    with api_server(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture
@@ -172,7 +80,7 @@ def test_other_answers_fail_and_are_not_repeated(
 def test_the_server_has_to_prove_itself(
     api: ApiServer, root_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (api.mount / "ca.crt").write_bytes(_certificate()[0])
+    (api.mount / "ca.crt").write_bytes(server_certificate()[0])
     assert main(["de-authority", "--from-file", root_key], api.mount) == 1
     assert "does not answer: SSLCertVerificationError" in capsys.readouterr().err
     assert api.accepted == []

@@ -9,10 +9,10 @@ meshctl authority admin "$AUTHORITY_DIR" "$ADMIN_NAME" --out "$ADMIN_DIR" --cont
 export MESHCTL_PROFILE="$ADMIN_DIR"
 
 deadline=$(($(date +%s) + WAIT_SECONDS))
-until meshctl status --output json 2> /tmp/status.err | grep -q '"board_connected": *true'; do
+until meshctl status --output json 2> "${TMPDIR:-/tmp}/status.err" | grep -q '"board_connected": *true'; do
   if [ "$(date +%s)" -ge "$deadline" ]; then
     echo "the control plane does not answer, or does not reach the board:" >&2
-    cat /tmp/status.err >&2
+    cat "${TMPDIR:-/tmp}/status.err" >&2
     exit 1
   fi
   sleep 2

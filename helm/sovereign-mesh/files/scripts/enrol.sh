@@ -8,6 +8,7 @@ umask 077
 scripts=$(dirname "$0")
 node="$NODE_PREFIX-${POD_NAME##*-}"
 identity="$DATA_DIR/identity"
+scratch=${TMPDIR:-/tmp}
 sh "$scripts/private-volume.sh"
 
 if [ -f "$identity/svid.pem" ]; then
@@ -19,9 +20,9 @@ if [ -f "$identity/svid.pem" ]; then
 fi
 
 if [ -f "$TRUST_DIR/bundle.json" ]; then
-  cp "$TRUST_DIR/bundle.json" /tmp/bundle.json
+  cp "$TRUST_DIR/bundle.json" "$scratch/bundle.json"
 else
-  python "$scripts/trust-bundle.py" "$TRUST_DIR/root.pem" "$TRUST_DOMAIN" /tmp/bundle.json
+  python "$scripts/trust-bundle.py" "$TRUST_DIR/root.pem" "$TRUST_DOMAIN" "$scratch/bundle.json"
 fi
 
 deadline=$(($(date +%s) + WAIT_SECONDS))
@@ -39,11 +40,11 @@ while :; do
   MESHCTL_JOIN_TOKEN=$(cat "$TOKEN_DIR/$node")
   export MESHCTL_JOIN_TOKEN
   failed=0
-  meshctl node enroll --control "$ENROLMENT" --trust-bundle /tmp/bundle.json --out "$new" 2> /tmp/enrol.err || failed=$?
+  meshctl node enroll --control "$ENROLMENT" --trust-bundle "$scratch/bundle.json" --out "$new" 2> "$scratch/enrol.err" || failed=$?
   [ "$failed" != 0 ] || break
-  cat /tmp/enrol.err >&2
+  cat "$scratch/enrol.err" >&2
   # Whatever else is wrong does not pass by itself.
-  if ! grep -q -e UNREACHABLE -e STORE_UNAVAILABLE -e RATE_LIMITED /tmp/enrol.err || [ "$(date +%s)" -ge "$deadline" ]; then
+  if ! grep -q -e UNREACHABLE -e STORE_UNAVAILABLE -e RATE_LIMITED "$scratch/enrol.err" || [ "$(date +%s)" -ge "$deadline" ]; then
     exit "$failed"
   fi
   sleep 3

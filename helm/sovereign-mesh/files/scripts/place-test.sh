@@ -16,7 +16,7 @@ if [ -n "$PROFILE_TGZ" ]; then
   # The directory itself, or one in it.
   profile=$(dirname "$(find "$WORK_DIR/client" -name profile.yaml | head -n 1)")
   [ -f "$profile/profile.yaml" ] || { echo "$PROFILE_TGZ holds no profile" >&2; exit 1; }
-elif [ -n "$CONTROL" ] && [ -d "$AUTHORITY_DIR" ]; then
+elif [ -n "${CONTROL:-}" ]; then
   # shellcheck source=admin.sh
   . "$scripts/admin.sh"
   rm -rf "$WORK_DIR/client"
