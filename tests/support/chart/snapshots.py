@@ -24,6 +24,18 @@ SNAPSHOTS = ROOT / "tests" / "helm" / "snapshots"
 _JOB = re.compile(r"-[0-9a-f]{8}$")
 
 
+class _Text(yaml.SafeDumper):
+    """Files in ConfigMaps as people read them."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Text.add_representer(str, _text)
+
+
 def _as_it_is(value: Any, files: set[str]) -> Any:
     if isinstance(value, dict):
         result = {}
@@ -47,7 +59,7 @@ def normalised(found: list[Manifest]) -> str:
             plain["metadata"]["name"] = _JOB.sub("-DIGEST", plain["metadata"]["name"])
         documents.append(plain)
     documents.sort(key=lambda item: (item["kind"], item["metadata"]["name"]))
-    return yaml.safe_dump_all(documents, sort_keys=True, width=120)
+    return yaml.dump_all(documents, Dumper=_Text, sort_keys=True, width=120, default_flow_style=None)
 
 
 def path_of(case: Case) -> Path:
