@@ -23,6 +23,15 @@ app.kubernetes.io/part-of: sovereign-mesh
 {{- end }}
 {{- end -}}
 
+{{/* Labels of pods: nothing that changes with the chart's version alone, which would restart them. */}}
+{{- define "sovereign-mesh.podLabels" -}}
+{{ include "sovereign-mesh.selector" . }}
+app.kubernetes.io/part-of: sovereign-mesh
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "sovereign-mesh.selector" -}}
 app.kubernetes.io/name: {{ include "sovereign-mesh.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -64,6 +64,9 @@ topologySpreadConstraints:
 {{- define "sovereign-mesh.environment" -}}
 - name: HOME
   value: /tmp
+# For libraries that ask who they are where there may be no /etc/passwd.
+- name: USER
+  value: mesh
 - name: PYTHONUNBUFFERED
   value: "1"
 {{- end -}}

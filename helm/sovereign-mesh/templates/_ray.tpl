@@ -24,7 +24,7 @@ containers:
       {{- include "sovereign-mesh.environment" $root | nindent 6 }}
       - name: TMPDIR
         value: /tmp
-      # KubeRay starts Ray through a login shell, which would set another PATH.
+      # KubeRay starts Ray through a shell, and need not know where the image has it.
       - name: PATH
         value: /opt/sovereign-mesh/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
       - name: RAY_USAGE_STATS_ENABLED
