@@ -65,7 +65,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ .what }}
-      image: {{ include "sovereign-mesh.image" $root }}
+      image: {{ default (include "sovereign-mesh.controlImage" $root) .image }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       command: [sh, /scripts/{{ .script }}]
       env:

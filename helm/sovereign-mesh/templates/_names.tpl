@@ -50,6 +50,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* Of control plane and Jobs. */}}
+{{- define "sovereign-mesh.controlImage" -}}
+{{- with .Values.image -}}
+{{- if .control.digest -}}
+{{ .repository }}@{{ .control.digest }}
+{{- else if .control.tag -}}
+{{ .repository }}:{{ .control.tag }}
+{{- else if or .tag .digest -}}
+{{ include "sovereign-mesh.image" $ }}
+{{- else -}}
+{{ .repository }}:{{ $.Chart.AppVersion }}-control
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "sovereign-mesh.etcdImage" -}}
 {{- if .Values.etcd.image.digest -}}
 {{ .Values.etcd.image.repository }}@{{ .Values.etcd.image.digest }}

@@ -146,7 +146,7 @@ topologySpreadConstraints:
 {{/* Secret mounts are symlinks to files that the group may read; private keys must be their owner's alone. */}}
 {{- define "sovereign-mesh.authorityInit" -}}
 - name: authority
-  image: {{ include "sovereign-mesh.image" . }}
+  image: {{ include "sovereign-mesh.controlImage" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command: [sh, /scripts/authority-files.sh]
   env:
