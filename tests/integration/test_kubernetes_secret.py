@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from control.kubernetes_secret import ABSENT, main
-from tests.support.kubernetes_api import ApiServer, api_server
+from tests.support.kubernetes_api import ApiServer, api_server, server_certificate
 
 CONTENTS = b"the root key, which no message may show"
 

@@ -200,10 +200,10 @@ may be is said by values.schema.json. tests/helm/contradictions.yaml has a case 
 {{- include "sovereign-mesh.needsCertManager" (dict "root" . "path" "ray.kuberay.tls.source") -}}
 {{- end -}}
 {{- with $v.node.engine -}}
-{{- $needed := mul (int .replicas) (int .tensorParallel) (int .pipelineParallel) -}}
-{{- $there := mul (int $v.ray.kuberay.worker.replicas) (int $v.ray.kuberay.worker.gpus) -}}
-{{- if and .gpu.enabled (lt $there $needed) -}}
-{{- fail (printf "sovereign-mesh: ray.kuberay.worker: the engine needs %d GPUs and the workers have %d" $needed $there) -}}
+{{- $each := mul (int .tensorParallel) (int .pipelineParallel) -}}
+{{- $room := mul (int $v.ray.kuberay.worker.replicas) (div (int $v.ray.kuberay.worker.gpus) $each) -}}
+{{- if and .gpu.enabled (lt $room (int .replicas)) -}}
+{{- fail (printf "sovereign-mesh: ray.kuberay.worker: a copy of the engine needs %d GPUs in one worker, and there is room for %d of %d" $each $room (int .replicas)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
