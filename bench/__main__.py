@@ -20,7 +20,16 @@ from bench.report import Row
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
-BENCHES = ("placement", "policy_proof", "propagation", "gateway", "engine", "retrieval", "evidence")
+BENCHES = (
+    "placement",
+    "policy_proof",
+    "propagation",
+    "gateway",
+    "engine",
+    "retrieval",
+    "evidence",
+    "telemetry",
+)
 
 
 def run(name: str, quick: bool) -> list[Row]:

@@ -33,6 +33,7 @@ from typing import Any
 
 import grpc.aio
 
+from bench.charged import cpu_s
 from bench.report import Row, command
 from node.engine.base import Message, Prompt, Sampling
 from node.engine.process_family import children_of
@@ -48,15 +49,6 @@ REQUESTS, TOKENS = 4, 64
 LONG_TOKENS = 512
 PROMPT = "The patient has"
 ASKED = context(["special-category"])
-
-
-def cpu_s(*pids: int) -> float:
-    """Seconds of CPU that the scheduler charged processes, to the nanosecond."""
-    total = 0
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
 
 
 @dataclass

@@ -59,12 +59,15 @@ class Load:
         self._placer: SvidSource = authority.identity.source("/control/bench")
         self._stub = self.caller.inference(self.node)
 
-    def requests(self, count: int, max_tokens: int) -> list[inference_pb2.ChatRequest]:
+    def requests(
+        self, count: int, max_tokens: int, model: str = "scripted"
+    ) -> list[inference_pb2.ChatRequest]:
         """That many, each with a permit of its own; they hold for a minute."""
         return [
             self.caller.chat_request(
                 ASKED,
-                self.caller.permit(self.node, ASKED, by=self._placer),
+                self.caller.permit(self.node, ASKED, by=self._placer, model=model),
+                model=model,
                 max_tokens=max_tokens,
                 ignore_eos=True,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,13 +46,20 @@ def percentile(values: Sequence[float], share: float) -> float:
     return statistics.quantiles(values, n=1000, method="inclusive")[round(share * 1000) - 1]
 
 
-def command(description: str | None, measure: Callable[[bool], list[Row]]) -> int:
-    """`--quick` and `--json FILE`; prints a line for each row."""
+def command(
+    description: str | None, measure: Callable[..., list[Row]], flags: Mapping[str, str] | None = None
+) -> int:
+    """`--quick` and `--json FILE`; prints a line for each row.
+
+    `flags` are further switches with their help; `measure` gets them by name, after `quick`.
+    """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the rows here")
+    for name, words in (flags or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=words)
     arguments = parser.parse_args()
-    rows = measure(arguments.quick)
+    rows = measure(arguments.quick, **{name: getattr(arguments, name) for name in flags or {}})
     for row in rows:
         against = f"against {row.against:.3f}" if row.against is not None else ""
         print(f"{row.what:64} {row.value:9.2f} {row.unit:14} {row.aim:16} {row.reached:4} {against}".rstrip())

@@ -30,6 +30,7 @@ from mesh.identity.private_files import make_private_directory, read_file
 from mesh.ids import id_maker
 from mesh.store.configured import open_store
 from mesh.telemetry.logs import configure, guard_loop, guard_process
+from mesh.telemetry.parts import ControlTelemetry
 
 GRACE_S = 10.0
 MAX_POLICY_FILE_BYTES = 128 * 1024
@@ -90,6 +91,7 @@ def parts_of(settings: ControlSettings) -> Parts:
         validate_policy(policy)
     ca = CertificateAuthority.load(settings.authority_directory)
     identity = SpiffeId(ca.trust_domain, f"/control/{settings.name}")
+    listen = settings.telemetry.listen
     return Parts(
         ca=ca,
         store=open_store(settings.board),
@@ -108,6 +110,7 @@ def parts_of(settings: ControlSettings) -> Parts:
         certificate_ttl_s=settings.certificates.ttl_hours * 3600,
         permit_ttl_s=settings.placement.permit_ttl_s,
         first_policy=policy,
+        telemetry=ControlTelemetry(listen) if listen is not None else None,
     )
 
 

@@ -24,13 +24,14 @@ from control.ca.tokens import JoinTokens
 from control.heads import HeadsKeeper
 from control.pending import PendingFacts
 from control.records import AuthorityRecords
+from control.telemetry import of_heads
 from mesh.board import Board
 from mesh.core.errors import MeshError, Reason
 from mesh.core.permits import PERMIT_TTL_S
 from mesh.core.placement import Placer
 from mesh.core.snapshot import Snapshot, TrustBundle
 from mesh.core.types import SpiffeId
-from mesh.evidence import DecisionLog
+from mesh.evidence import DecisionLog, EvidenceLog
 from mesh.identity.ca import CertificateAuthority
 from mesh.identity.keys import make_key_and_csr
 from mesh.identity.source import SvidSource
@@ -39,6 +40,9 @@ from mesh.identity.tls import enrolment_server_credentials, server_credentials
 from mesh.rpc import placement_service
 from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.store.base import RecordStore
+from mesh.telemetry.base import SILENT
+from mesh.telemetry.parts import ControlTelemetry
+from mesh.telemetry.version import software_version
 from sovereign.mesh.v1 import admin_pb2_grpc, placement_pb2_grpc
 
 # A token and a CSR; strangers get room for no more.
@@ -66,7 +70,7 @@ class Parts:
 
     ca: CertificateAuthority
     store: RecordStore
-    decisions: DecisionLog
+    decisions: EvidenceLog
     actions: DecisionLog
     state_directory: Path
     clock: Callable[[], float]
@@ -81,6 +85,7 @@ class Parts:
     certificate_ttl_s: float = MAX_TTL_S
     permit_ttl_s: float = PERMIT_TTL_S
     first_policy: str = ""
+    telemetry: ControlTelemetry | None = None
 
 
 class ControlPlane:
@@ -105,10 +110,15 @@ class ControlPlane:
         self.tokens = JoinTokens(parts.state_directory / "tokens.sqlite", clock)
         self._pending = PendingFacts(parts.state_directory / "pending")
         self._actions = ActionLog(parts.actions, clock, parts.new_id)
-        self._server = MeshServer(server_credentials(self.source), new_id=parts.new_id)
+        calls = parts.telemetry.calls if parts.telemetry is not None else None
+        self._server = MeshServer(server_credentials(self.source), new_id=parts.new_id, observer=calls)
         self._door = MeshServer(
-            enrolment_server_credentials(self.source), new_id=parts.new_id, limits=ENROLMENT_LIMITS
+            enrolment_server_credentials(self.source),
+            new_id=parts.new_id,
+            limits=ENROLMENT_LIMITS,
+            observer=calls,
         )
+        self._serving = False
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -125,6 +135,8 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Begins to serve; the board may still be away. CONFIG_INVALID if an address is taken."""
+        if self._parts.telemetry is not None:
+            self._show(self._parts.telemetry)
         self._register()
         self._server.listen(self._parts.listen)
         self._door.listen(self._parts.enrolment_listen)
@@ -140,10 +152,12 @@ class ControlPlane:
         for server in (self._server, self._door):
             await server.start()
             await server.set_serving(True)
+        self._serving = True
         _LOG.info("%s serves on %s, enrolment on %s", self.id, self.endpoint, self.enrolment_endpoint)
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Refuses new calls, lets the others end, and closes everything that it was given."""
+        self._serving = False
         for server in (self._server, self._door):
             with contextlib.suppress(Exception):
                 await server.set_serving(False)
@@ -155,11 +169,27 @@ class ControlPlane:
         await self._parts.store.aclose()
         await self._parts.decisions.aclose()
         await self._parts.actions.aclose()
+        if self._parts.telemetry is not None:
+            await self._parts.telemetry.aclose()
         if not self.failed.done():
             self.failed.cancel()
 
+    def _show(self, telemetry: ControlTelemetry) -> None:
+        """Begins to show metrics, and whether it is alive and ready."""
+        parts = self._parts
+        telemetry.read(of_heads(self.board, parts.clock))
+        telemetry.start(
+            version=software_version(),
+            not_ready=lambda: () if self._serving else ("it does not serve",),
+            board=self.board,
+            source=self.source,
+            log=parts.decisions,
+            clock=parts.clock,
+        )
+
     def _register(self) -> None:
         parts = self._parts
+        telemetry = parts.telemetry
         enroller = enrolment.EnrolmentService(
             ca=parts.ca,
             board=self.board,
@@ -171,6 +201,7 @@ class ControlPlane:
             clock=parts.clock,
             longest_s=parts.certificate_ttl_s,
             per_minute=parts.enrolments_per_minute,
+            told=telemetry.enrolments if telemetry is not None else lambda outcome: None,
         )
         administering = admin.AdminService(
             ca=parts.ca,
@@ -192,6 +223,7 @@ class ControlPlane:
             clock=parts.clock,
             monotonic=time.monotonic,
             new_id=parts.new_id,
+            observer=telemetry.placements if telemetry is not None else SILENT,
         )
         for server in (self._server, self._door):
             server.add(admin_pb2_grpc.add_EnrolmentServicer_to_server, enroller, enrolment.SERVICE_NAME)

@@ -31,6 +31,7 @@ from mesh.sdk.placers import Server
 from mesh.sdk.renewal import renewer
 from mesh.store.configured import open_store
 from mesh.telemetry import logs
+from mesh.telemetry.parts import NodeTelemetry
 from node.config import EngineSettings, NodeSettings, load_config
 from node.engine.base import Engine
 from node.engine.remote import RemoteEngine
@@ -114,7 +115,9 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
         loop.add_signal_handler(number, told_to_stop)
     source = SvidSource.load(settings.identity.directory, clock=time.time, random=random.random)
     loop.add_signal_handler(signal.SIGHUP, source.request_renewal)
-    pool = ChannelPool(source)
+    listen = settings.telemetry.listen
+    telemetry = NodeTelemetry(source.id, listen) if listen is not None else None
+    pool = ChannelPool(source, observer=telemetry.calls if telemetry is not None else None)
     store = open_store(settings.board)
     made = engine or make_engine(settings.engine, settings.state_directory)
     log = open_log(settings.state_directory, source.id)
@@ -137,6 +140,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
                 LogKey.load_or_make(settings.state_directory / "evidence" / "witness.key"),
                 settings.evidence,
             ),
+            telemetry=telemetry,
         )
     )
     try:

@@ -44,6 +44,7 @@ from mesh.identity.peer import Peer, peer_of
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import CLIENT, refuse_revoked
 from mesh.rpc.placement_service import View
+from mesh.telemetry.base import SILENT, NodeObserver
 from node.live_calls import LiveCall, LiveCalls
 from node.permit_check import PermitCheck, Presented
 from sovereign.mesh.v1 import inference_pb2
@@ -70,7 +71,8 @@ class Asked:
 
 
 class Gate:
-    """Of one node. `clock` is Unix seconds, `monotonic` that of LiveCall.writing_since."""
+    """Of one node. `clock` is Unix seconds, `monotonic` that of LiveCall.writing_since. The `observer` is
+    told what is let in."""
 
     def __init__(
         self,
@@ -84,7 +86,9 @@ class Gate:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        observer: NodeObserver = SILENT,
     ) -> None:
+        self.observer = observer
         self._view = view
         self._source = source
         self._placer = placer
@@ -166,11 +170,16 @@ class Gate:
         entry["permit_outcome"] = objection.reason.code if objection else "accepted"
         principal = Principal(principal_id)
         decision = self.judge(snapshot, principal, action, context, subject, now, entry)
-        if presented is None or objection is not None:
-            raise objection or MeshError(Reason.PERMIT_MISSING, "expected a permit from Placement.Place")
-        if not decision.permitted:
-            raise decision.refusal()
-        return Asked(peer, principal, action, context, subject, presented, decision)
+        if presented is not None and objection is None and decision.permitted:
+            self.observer.judged(action, None)
+            return Asked(peer, principal, action, context, subject, presented, decision)
+        if presented is None:
+            objection = objection or MeshError(
+                Reason.PERMIT_MISSING, "expected a permit from Placement.Place"
+            )
+        refusal = objection or decision.refusal()
+        self.observer.judged(action, refusal.reason)
+        raise refusal
 
     def judge(
         self,
@@ -203,6 +212,7 @@ class Gate:
     async def record(self, entry: Entry) -> None:
         """Returns once the entry is durable; EVIDENCE_UNAVAILABLE if it is not (I7)."""
         await self._log.record(entry)
+        self.observer.recorded(entry)
 
     async def refuse(self, entry: Entry, refusal: MeshError) -> None:
         """Records that it was refused, and why."""

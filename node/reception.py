@@ -92,11 +92,14 @@ class Reception:
         entry: Entry,
         serve: Callable[[_P, Admitted], Awaitable[_T]],
     ) -> _T:
+        began = self._gate.monotonic()
         try:
             turn = await self._admission.enter(asker_of(asked.peer.id, self.node.trust_domain))
         except MeshError as refusal:
             await self._gate.refuse(entry, refusal)
             raise
+        finally:
+            self._gate.observer.queued(self._gate.monotonic() - began)
         with turn:
             try:
                 self._gate.spend(asked)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,9 @@ from mesh.rpc.placement_service import PlacementService
 from mesh.rpc.server import MeshServer, ServerLimits
 from mesh.settings import PlacementSettings
 from mesh.store.base import RecordStore
+from mesh.telemetry.base import SILENT, NodeObserver
+from mesh.telemetry.parts import NodeTelemetry
+from mesh.telemetry.version import software_version
 from node.admission import Admission
 from node.api import inference
 from node.api.inference import InferenceService
@@ -44,17 +46,10 @@ from node.permit_check import PermitCheck
 from node.reception import Reception
 from node.retrieval.parts import SERVICE_NAMES, Retrieval, RetrievalParts, Surroundings
 from node.status import StatusPublisher
+from node.telemetry import of_engine, of_indexes, of_witnessing
 from sovereign.mesh.v1 import inference_pb2_grpc, placement_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
-
-
-def software_version() -> str:
-    """Of the installed distribution; empty when run from a bare tree."""
-    try:
-        return metadata.version("sovereign-mesh")
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +69,7 @@ class NodeParts:
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     retrieval: RetrievalParts | None = None
     evidence: EvidenceParts | None = None
+    telemetry: NodeTelemetry | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -91,6 +87,9 @@ class NodeRuntime:
         self.policies = PolicyEngine()
         self.placer = Placer(self.policies, permit_ttl_s=parts.placement.permit_ttl_s)
         self.live = LiveCalls()
+        telemetry = parts.telemetry
+        self._observer: NodeObserver = telemetry.meter if telemetry is not None else SILENT
+        self._calls = telemetry.calls if telemetry is not None else None
         self.board = Board(
             parts.store,
             source.id.trust_domain,
@@ -115,6 +114,7 @@ class NodeRuntime:
             clock=clock,
             monotonic=time.monotonic,
             new_id=self.new_id,
+            observer=self._observer,
         )
         self.reception = Reception(self.gate, parts.engine, self.admission)
         self.oversight = Oversight(
@@ -139,13 +139,16 @@ class NodeRuntime:
         self.retrieval = self._make_retrieval(parts.retrieval) if parts.retrieval is not None else None
         self.evidence: NodeEvidence | None = None
         if parts.evidence is not None:
-            self.evidence = NodeEvidence(parts.evidence, parts.log, self.gate, self.board, source, clock)
+            self.evidence = NodeEvidence(
+                parts.evidence, parts.log, self.gate, self.board, source, clock, self._calls
+            )
         self.server = self._make_server()
         self.endpoints: tuple[str, ...] = parts.advertise
         self._version = software_version()
         self.failed = asyncio.Event()
         """Set when a part ended that should not: the node no longer does what it promises."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._listening = False
 
     def _make_retrieval(self, parts: RetrievalParts) -> Retrieval:
         surroundings = Surroundings(
@@ -159,6 +162,7 @@ class NodeRuntime:
             monotonic=time.monotonic,
             new_id=self.new_id,
             changed=self._changed,
+            calls=self._calls,
         )
         return Retrieval(parts, surroundings)
 
@@ -168,11 +172,19 @@ class NodeRuntime:
             max_connections=parts.serving.max_connections,
             max_streams_per_connection=parts.serving.max_streams_per_connection,
         )
-        server = MeshServer(server_credentials(source), new_id=self.new_id, limits=limits)
+        server = MeshServer(
+            server_credentials(source), new_id=self.new_id, limits=limits, observer=self._calls
+        )
         server.add(
             inference_pb2_grpc.add_InferenceServicer_to_server,
             InferenceService(
-                self.reception, parts.engine, self.board, source, clock=parts.clock, monotonic=time.monotonic
+                self.reception,
+                parts.engine,
+                self.board,
+                source,
+                clock=parts.clock,
+                monotonic=time.monotonic,
+                observer=self._observer,
             ),
             inference.SERVICE_NAME,
         )
@@ -186,6 +198,7 @@ class NodeRuntime:
                 clock=parts.clock,
                 monotonic=time.monotonic,
                 new_id=self.new_id,
+                observer=self._observer,
             ),
             placement_service.SERVICE_NAME,
         )
@@ -200,8 +213,20 @@ class NodeRuntime:
         """Whether it takes new requests."""
         return self.engine.state is EngineState.READY and not self.gate.draining
 
+    def not_ready(self) -> tuple[str, ...]:
+        """Why it takes no calls now, in words for anybody; nothing while it does. From any thread."""
+        whys = (
+            (not self._listening, "it does not listen yet"),
+            (self.parts.clock() >= self.parts.source.svid.not_after, "its certificate has ended"),
+            (self.engine.state is not EngineState.READY, f"the engine is {self.engine.state}"),
+            (self.gate.draining, "it is draining"),
+        )
+        return tuple(words for holds, words in whys if holds)
+
     async def start(self) -> None:
         """Listens and serves; the engine may become ready later."""
+        if self.parts.telemetry is not None:
+            self._show(self.parts.telemetry)
         ports = self.server.listen(self.parts.listen)
         if not self.endpoints:
             hosts = (address.rpartition(":")[0] for address in self.parts.listen)
@@ -210,6 +235,7 @@ class NodeRuntime:
         self.board.subscribe(self._adopt)
         self.parts.source.subscribe(self._changed)
         await self.server.start()
+        self._listening = True
         await self.server.set_serving(True, [placement_service.SERVICE_NAME])
         if self.retrieval is not None:
             self.retrieval.start()
@@ -252,6 +278,24 @@ class NodeRuntime:
             await self.evidence.aclose()
         await self.engine.aclose()
         await self.parts.log.aclose()
+        if self.parts.telemetry is not None:
+            await self.parts.telemetry.aclose()
+
+    def _show(self, telemetry: NodeTelemetry) -> None:
+        """Begins to show metrics, and whether it is alive and ready."""
+        telemetry.read(of_engine(self.engine, self.admission, self.gate, self.live))
+        if self.retrieval is not None:
+            telemetry.read(of_indexes(self.retrieval.library))
+        if self.evidence is not None:
+            telemetry.read(of_witnessing(self.parts.log, self.evidence.witnessing))
+        telemetry.start(
+            version=self._version,
+            not_ready=self.not_ready,
+            board=self.board,
+            source=self.parts.source,
+            log=self.parts.log,
+            clock=self.parts.clock,
+        )
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"{self.id.name}-{name}")

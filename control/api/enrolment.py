@@ -8,8 +8,9 @@ about the node is published here, at its first appearance.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -61,7 +62,8 @@ class AskedTooOften:
 
 
 class EnrolmentService(admin_pb2_grpc.EnrolmentServicer):
-    """Serves Enroll and Renew. `clock`: Unix seconds; `longest_s`: life of certificates."""
+    """Serves Enroll and Renew. `clock`: Unix seconds; `longest_s`: life of certificates. What became of each
+    request is `told`: "granted", "renewed" or "refused"."""
 
     def __init__(
         self,
@@ -76,7 +78,9 @@ class EnrolmentService(admin_pb2_grpc.EnrolmentServicer):
         clock: Callable[[], float],
         longest_s: float,
         per_minute: int,
+        told: Callable[[str], None] = lambda outcome: None,
     ) -> None:
+        self._told = told
         self._ca = ca
         self._board = board
         self._records = records
@@ -90,6 +94,10 @@ class EnrolmentService(admin_pb2_grpc.EnrolmentServicer):
 
     async def Enroll(self, request: admin_pb2.EnrollRequest, context: _Context) -> admin_pb2.EnrollResponse:
         """Turns a join token and a CSR into a certificate, and states the node's facts."""
+        with self._telling("granted"):
+            return await self._enroll(request, context)
+
+    async def _enroll(self, request: admin_pb2.EnrollRequest, context: _Context) -> admin_pb2.EnrollResponse:
         self._limit.count(_address_of(context.peer()))
         if len(request.token) > MAX_TOKEN_CHARS:
             raise MeshError(Reason.JOIN_TOKEN_INVALID, f"expected at most {MAX_TOKEN_CHARS} characters")
@@ -111,6 +119,10 @@ class EnrolmentService(admin_pb2_grpc.EnrolmentServicer):
 
     async def Renew(self, request: admin_pb2.RenewRequest, context: _Context) -> admin_pb2.RenewResponse:
         """A new certificate for a new key, under the caller's own name."""
+        with self._telling("renewed"):
+            return await self._renew(request, context)
+
+    async def _renew(self, request: admin_pb2.RenewRequest, context: _Context) -> admin_pb2.RenewResponse:
         now = self._clock()
         peer = caller_of(context, self._source.bundles, self._board.snapshot, now)
         grant = grant_by_renewal(
@@ -124,6 +136,15 @@ class EnrolmentService(admin_pb2_grpc.EnrolmentServicer):
         return admin_pb2.RenewResponse(
             certificate_chain=chain, bundles=[codec.bundle_to_pb(b) for b in self._bundles()]
         )
+
+    @contextlib.contextmanager
+    def _telling(self, granted: str) -> Iterator[None]:
+        try:
+            yield
+        except MeshError:
+            self._told("refused")
+            raise
+        self._told(granted)
 
     def _bundles(self) -> tuple[TrustBundle, ...]:
         return (self._ca.bundle, *self._records.federation)

@@ -30,14 +30,21 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps every handler once. `new_id` makes incident numbers.
+    """Wraps every handler once. `new_id` makes incident numbers; `refused` is told of every call that ends
+    with an error, by its method.
 
     `max_message_bytes` bounds each message of a stream of requests: a servicer that takes one message
     sees its size before it does anything, one that takes a stream should not have to remember to.
     """
 
-    def __init__(self, new_id: Callable[[], str], max_message_bytes: int = 1024 * 1024) -> None:
+    def __init__(
+        self,
+        new_id: Callable[[], str],
+        max_message_bytes: int = 1024 * 1024,
+        refused: Callable[[str, Reason], None] = lambda method, reason: None,
+    ) -> None:
         self._new_id = new_id
+        self._refused = refused
         self._max_message_bytes = max_message_bytes
         self._wrapped: dict[str, Any] = {}
         self._unread = UnreadAnswers()
@@ -58,7 +65,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return self._wrapped.setdefault(method, self._wrap(method, handler))
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        make, inner = _KINDS[handler.request_streaming, handler.response_streaming](handler)
+        make, inner = KINDS[handler.request_streaming, handler.response_streaming](handler)
         if inspect.isasyncgenfunction(inner):
             behaviour: Any = self._around_generator(method, inner)
         else:
@@ -129,7 +136,9 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _public(self, method: str, error: Exception) -> MeshError:
         if isinstance(error, MeshError):
+            self._refused(method, error.reason)
             return error
+        self._refused(method, Reason.INTERNAL)
         incident = self._new_id()
         _LOG.error("incident %s in %s: %s", incident, method, describe(error))
         message = f"an error inside the server; its log has incident {incident}"
@@ -163,7 +172,7 @@ def _not_the_message() -> MeshError:
 
 
 # By (stream of requests, stream of answers): what makes the handler, and the behaviour within.
-_KINDS: Mapping[tuple[bool, bool], Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]]] = {
+KINDS: Mapping[tuple[bool, bool], Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]]] = {
     (False, False): lambda handler: (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
     (False, True): lambda handler: (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
     (True, False): lambda handler: (grpc.stream_unary_rpc_method_handler, handler.stream_unary),

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict
+from typing import Any
 
 import grpc
 
 from mesh.identity.source import SvidSource
 from mesh.identity.tls import dial
+from mesh.rpc.observed import ObservedChannel
+from mesh.telemetry.base import CallObserver
 
 MAX_CHANNELS = 256
 # How long a replaced channel's calls may go on.
@@ -28,10 +32,13 @@ _OPTIONS = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),)
 class ChannelPool:
     """Channels by (endpoint, dns_name, trust_domain), least recently used closed first.
 
-    Belongs to one event loop. `aclose` ends every call.
+    Belongs to one event loop. `aclose` ends every call. The `observer` is told of every call.
     """
 
-    def __init__(self, source: SvidSource, *, limit: int = MAX_CHANNELS) -> None:
+    def __init__(
+        self, source: SvidSource, *, limit: int = MAX_CHANNELS, observer: CallObserver | None = None
+    ) -> None:
+        self._observer = observer
         self._source = source
         self._limit = limit
         self._channels: OrderedDict[tuple[str, str, str], grpc.aio.Channel] = OrderedDict()
@@ -48,13 +55,20 @@ class ChannelPool:
         key = (endpoint, dns_name, trust_domain)
         channel = self._channels.get(key)
         if channel is None:
-            channel = dial(self._source, endpoint, trust_domain, dns_name, _OPTIONS)
+            channel = self._dial(endpoint, trust_domain, dns_name)
             self._channels[key] = channel
             if len(self._channels) > self._limit:
                 self._retire(self._channels.popitem(last=False)[1])
         else:
             self._channels.move_to_end(key)
         return channel
+
+    def _dial(self, endpoint: str, trust_domain: str, dns_name: str) -> grpc.aio.Channel:
+        channel = dial(self._source, endpoint, trust_domain, dns_name, _OPTIONS)
+        if self._observer is None:
+            return channel
+        observed: Any = ObservedChannel(channel, self._observer, time.monotonic)
+        return observed
 
     def drop(self, endpoint: str) -> None:
         """Forgets the channels to an endpoint that failed, so that the next call dials anew."""

@@ -27,6 +27,7 @@ from mesh.identity.source import SvidSource
 from mesh.rpc.callers import ADMIN, CLIENT, caller_of
 from mesh.rpc.pace import Pace, asker_of
 from mesh.rpc.permit_writer import PermitWriter
+from mesh.telemetry.base import SILENT, PlacementObserver
 from sovereign.mesh.v1 import placement_pb2, placement_pb2_grpc
 
 SERVICE_NAME = "sovereign.mesh.v1.Placement"
@@ -49,7 +50,8 @@ class View(Protocol):
 
 
 class PlacementService(placement_pb2_grpc.PlacementServicer):
-    """Answers callers of any accepted trust domain. `clock` is Unix seconds, `monotonic` times answers."""
+    """Answers callers of any accepted trust domain. `clock` is Unix seconds, `monotonic` times answers, and
+    the `observer` is told of them."""
 
     def __init__(
         self,
@@ -61,7 +63,9 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        observer: PlacementObserver = SILENT,
     ) -> None:
+        self._observer = observer
         self._view = view
         self._source = source
         self._placer = placer
@@ -85,9 +89,12 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
         asker, began = asker_of(peer.id, self._source.id.trust_domain), self._monotonic()
         # Not recorded: nothing was decided, and a flood must not fill the disk that decisions need (I7).
         self._pace.require(asker, began)
+        action: Action | None = None
         asked = {"kind": "place", "at": now, "caller": str(peer.id), "serial": peer.serial}
         try:
             question = _read(request)
+            action = question.action
+            deciding = self._monotonic()
             decision = self._placer.place(
                 snapshot,
                 self._view.statuses,
@@ -102,8 +109,10 @@ class PlacementService(placement_pb2_grpc.PlacementServicer):
                 reservations=self._reservations,
                 explain=request.explain,
             )
+            self._observer.placed(action, decision, self._monotonic() - deciding)
         except MeshError as refusal:
             self._spend(asker, began)
+            self._observer.not_placed(action, refusal)
             await self._log.record({**asked, "refused": refusal.reason.code})
             raise
         self._spend(asker, began)

@@ -7,6 +7,7 @@ live on in an open connection). What is served on it, and to whom, is the servic
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from grpc_reflection.v1alpha import reflection
 from mesh.core.errors import MeshError, Reason
 from mesh.identity.tls import SERVER_OPTIONS
 from mesh.rpc.boundary import ErrorBoundary
+from mesh.rpc.observed import ObservedCalls
+from mesh.telemetry.base import CallObserver
 
 # The largest request of any service (inference.proto: 1 MiB as a whole).
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -62,7 +65,8 @@ class ServerLimits:
 class MeshServer:
     """One listening server. Add services, start, stop.
 
-    `credentials` come from mesh/identity; without them nothing listens. `new_id` numbers incidents.
+    `credentials` come from mesh/identity; without them nothing listens. `new_id` numbers incidents. The
+    `observer` is told of every call.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class MeshServer:
         *,
         new_id: Callable[[], str],
         limits: ServerLimits | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._credentials = credentials
         self._health = HealthServicer()
@@ -78,7 +83,7 @@ class MeshServer:
         self.ports: list[int] = []
         bounds = limits or ServerLimits()
         self.grpc = grpc.aio.server(
-            interceptors=[ErrorBoundary(new_id, bounds.max_request_bytes)], options=bounds.options()
+            interceptors=_interceptors(new_id, bounds.max_request_bytes, observer), options=bounds.options()
         )
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, name: str) -> None:
@@ -118,6 +123,18 @@ class MeshServer:
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, gives the others `grace_s`, then cancels them."""
         await self.grpc.stop(grace_s)
+
+
+def _interceptors(
+    new_id: Callable[[], str], max_message_bytes: int, observer: CallObserver | None
+) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+    """Outermost first."""
+    if observer is None:
+        return [ErrorBoundary(new_id, max_message_bytes)]
+    boundary = ErrorBoundary(
+        new_id, max_message_bytes, lambda method, reason: observer.serving(method).refused(reason)
+    )
+    return [ObservedCalls(observer, time.monotonic), boundary]
 
 
 class _GenericOnly:

@@ -1,1 +1,1 @@
-"""What a daemon says about itself while it runs: structured logs, never a payload (I1)."""
+"""What a daemon says about itself while it runs: logs, metrics and probes, and never a payload (I1)."""

@@ -18,6 +18,7 @@ from mesh.core.errors import MeshError, Reason
 from mesh.identity.source import SvidSource
 from mesh.rpc.callers import caller_of
 from mesh.rpc.placement_service import View
+from mesh.telemetry.base import SILENT, EngineObserver
 from node.api.requests import Generation, read_chat, read_complete, read_embed
 from node.engine.base import Engine, Piece
 from node.reception import Admitted, Reception
@@ -30,7 +31,8 @@ _Response = type[inference_pb2.ChatResponse] | type[inference_pb2.CompleteRespon
 
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
-    """Serves one engine. `clock` is Unix seconds, `monotonic` the clock of stalled writes."""
+    """Serves one engine. `clock` is Unix seconds, `monotonic` the clock of stalled writes. The `observer` is
+    told of each generation, when its first piece comes and when it ends."""
 
     def __init__(
         self,
@@ -41,7 +43,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        observer: EngineObserver = SILENT,
     ) -> None:
+        self._observer = observer
         self._reception = reception
         self._engine = engine
         self._view = view
@@ -99,7 +103,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, context: _Context, response: _Response, generation: Generation, admitted: Admitted
     ) -> None:
         call, clock, write = admitted.call, self._monotonic, context.write
-        tokens = 0
+        tokens, begun = 0, False
         last: Piece | None = None
         call.writing_since = clock()
         await write(
@@ -114,16 +118,23 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             "AsyncGenerator[Piece, None]",
             self._engine.generate(admitted.model.name, generation.prompt, generation.sampling),
         )
-        async with aclosing(pieces):
-            async for piece in pieces:
-                tokens += piece.tokens
-                if piece.tokens or piece.text:
-                    call.writing_since = clock()
-                    await write(response(delta=inference_pb2.Delta(text=piece.text, tokens=piece.tokens)))
-                    call.writing_since = 0.0
-                if piece.finish is not None:
-                    last = piece
-                    break
+        asked = clock()
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if not begun:
+                        begun = True
+                        self._observer.first_piece(clock() - asked)
+                    tokens += piece.tokens
+                    if piece.tokens or piece.text:
+                        call.writing_since = clock()
+                        await write(response(delta=inference_pb2.Delta(text=piece.text, tokens=piece.tokens)))
+                        call.writing_since = 0.0
+                    if piece.finish is not None:
+                        last = piece
+                        break
+        finally:
+            self._observer.generated(last.prompt_tokens if last is not None else 0, tokens)
         if last is None or last.finish is None:
             raise MeshError(Reason.ENGINE_FAILED, "the engine ended without saying so")
         call.writing_since = clock()

@@ -14,6 +14,7 @@ from mesh.evidence.witness import Witness
 from mesh.identity.source import SvidSource
 from mesh.rpc.channels import ChannelPool
 from mesh.rpc.server import MeshServer
+from mesh.telemetry.base import CallObserver
 from node.config import EvidenceSettings
 from node.evidence import service
 from node.evidence.dialling import cosigning, proving
@@ -43,10 +44,11 @@ class NodeEvidence:
         board: Board,
         source: SvidSource,
         clock: Callable[[], float],
+        calls: CallObserver | None = None,
     ) -> None:
         self.log_key = log.key.public if log.key is not None else b""
         self.witness = Witness(parts.folder, source.id, parts.witness_key, clock)
-        self._pool = ChannelPool(source)
+        self._pool = ChannelPool(source, observer=calls)
 
         def record_of(node: SpiffeId) -> bytes | None:
             held = board.held(RecordKey(node.trust_domain, RecordType.NODE, node.name))

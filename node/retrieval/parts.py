@@ -21,6 +21,7 @@ from mesh.identity.source import SvidSource
 from mesh.rpc.channels import ChannelPool
 from mesh.rpc.permit_writer import PermitWriter
 from mesh.rpc.server import MeshServer
+from mesh.telemetry.base import CallObserver
 from node.admission import Admission
 from node.api import index as index_api
 from node.api.index import IndexService
@@ -79,6 +80,7 @@ class Surroundings:
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     changed: Callable[[], None]
+    calls: CallObserver | None = None
 
 
 class Retrieval:
@@ -127,7 +129,7 @@ class Retrieval:
             threshold=settings.statistics_threshold,
         )
         self._parsers = ParserPool()
-        self._pool = ChannelPool(node.source)
+        self._pool = ChannelPool(node.source, observer=node.calls)
         self._indexing = IndexService(
             node.gate,
             self.library,

@@ -140,6 +140,7 @@ class RetrievalService(retrieval_pb2_grpc.RetrievalServicer):
                 try:
                     gate.spend(asked)
                     plan = self._asker.decide(peer.id, asked.context, collection, str(entry["id"]))
+                    gate.observer.placed(Action.SEARCH, plan.decision, self._monotonic() - began)
                     entry["asks"] = decision_entry(plan.decision)
                     if isinstance(question, FetchQuestion):
                         entry["only"] = str(question.reference.node)

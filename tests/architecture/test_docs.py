@@ -19,7 +19,8 @@ from control.cli.main import app
 from mesh.core.errors import Reason
 from mesh.core.expectations import read_table, run_table
 from mesh.core.policy import validate_policy
-from tools import errors_table
+from mesh.telemetry.metrics import CATALOGUE
+from tools import errors_table, metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -160,6 +161,14 @@ def test_the_table_of_errors_is_current() -> None:
     assert set(errors_table.words()) == set(Reason)
     assert (ROOT / "docs" / "errors.md").read_text() == errors_table.render(), (
         "run python -m tools.errors_table"
+    )
+
+
+def test_the_table_of_metrics_is_current() -> None:
+    names = [metric.name for metric in metrics_table.sectioned()]
+    assert sorted(names) == sorted(metric.name for metric in CATALOGUE)
+    assert (ROOT / "docs" / "metrics.md").read_text() == metrics_table.render(), (
+        "run python -m tools.metrics_table"
     )
 
 

@@ -1,9 +1,9 @@
 """The leak test: a mesh with canaries in every document, and a record of every byte its nodes say and hear.
 
 Whatever clients, failures and a hostile node do: nothing above the level that the policies permit is in
-that record, nor in logs, evidence, files or crash output; and no question is where it may not be (I1). What
-is permitted is read from tables by code that shares nothing with the product (tests/support/leaks). Leaks
-that are put in on purpose show that it would be noticed.
+that record, nor in logs, evidence, metrics, files or crash output; and no question is where it may not be
+(I1). What is permitted is read from tables by code that shares nothing with the product
+(tests/support/leaks). Leaks that are put in on purpose show that it would be noticed.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from tests.support.leaks.processes import processes
 from tests.support.leaks.rounds import Rounds
 from tests.support.leaks.rules import COUNTRIES, PURPOSE, Asked
 from tests.support.leaks.world import COLLECTION, TENANTS, VOCABULARY, Coiner
+from tests.support.scraping import scrape
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -55,6 +56,11 @@ async def test_I1_nothing_above_the_permitted_level_is_said_or_written(tmp_path:
         assert shown >= {2, 3, 4}, "references, excerpts and passages were given out where they may be"
         assert MARK not in it.log.getvalue()
         assert all(MARK not in str(node.entries) for node in it.nodes.values())
+        for node in it.nodes.values():
+            page = await scrape(node.metrics_port)
+            assert MARK not in page.text
+            assert not [tenant for tenant in (*TENANTS, PURPOSE) if tenant in page.text]
+            assert page.value("sovereign_mesh_flows_total", action="search") > 10
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -120,6 +126,7 @@ async def test_I1_nothing_leaks_from_processes_that_are_killed_and_crash(tmp_pat
 
         findings = it.findings()
         assert not findings, summary(findings)
+        assert all(each.pages for each in (it.nodes["DE"], it.nodes["US"]))
         assert b"Fatal Python error: Aborted" in (it.nodes["FR"].folder / "stderr.log").read_bytes()
         assert all(flows for each in it.nodes.values() for flows in each.flows())
         assert {each.least for each in it.judge.seen} >= {2, 3, 4}

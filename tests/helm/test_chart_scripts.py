@@ -1,7 +1,6 @@
 """The scripts of the chart's containers, run as they stand: real etcd, control plane, node, API requests.
 
-One site comes up as in a cluster, container by container; `python -m control.kubernetes_secret` is pointed at
-an API server of the test's own, and everything else is what the image holds.
+One site comes up as in a cluster, container by container (tests/support/chart_site.py).
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -24,159 +21,20 @@ from mesh.core.types import SpiffeId
 from mesh.identity.ca import CertificateAuthority
 from mesh.identity.keys import make_key_and_csr
 from mesh.identity.leaf import chain_from_pem, chain_to_pem
-from mesh.ports import free_ports
 from mesh.store.etcd_server import EtcdServer, EtcdTls
-from tests.support.kubernetes_api import ApiServer, api_server
+from tests.support.chart_site import ROOT, TRUST_DOMAIN, Pods, Site, directory
+from tests.support.kubernetes_api import api_server
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "helm/sovereign-mesh/files/scripts"
 BOARD = "mesh-etcd-0.mesh-etcd.mesh.svc.cluster.local"
-DE, FR = "de.mesh.example", "fr.mesh.example"
+DE, FR = TRUST_DOMAIN, "fr.mesh.example"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-class Pods:
-    """Runs a script as a container would: with its own environment alone, and the image's commands."""
-
-    def __init__(self, folder: Path, api: ApiServer) -> None:
-        self.folder, self.api = folder, api
-        self.commands = folder / "bin"
-        self.commands.mkdir()
-        real = Path(sys.executable)
-        # The mount of the service account is a fixed path in a pod.
-        secret = (
-            "import sys; from pathlib import Path; from control.kubernetes_secret import main; "
-            f'sys.exit(main(sys.argv[1:], Path("{api.mount}")))'
-        )
-        (self.commands / "python").write_text(
-            f'#!/bin/sh\nif [ "$1 $2" = "-m control.kubernetes_secret" ]; then shift 2; '
-            f'exec {real} -c \'{secret}\' "$@"; fi\nexec {real} "$@"\n'
-        )
-        (self.commands / "python").chmod(0o755)
-        (self.commands / "meshctl").symlink_to(real.parent / "meshctl")
-
-    def run(self, script: str, *, code: int = 0, **environment: object) -> str:
-        """Both of its outputs; the exit code has to be `code`."""
-        temporary = self.folder / "tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        variables = {
-            "PATH": f"{self.commands}:/usr/bin:/bin",
-            "HOME": str(temporary),
-            "TMPDIR": str(temporary),
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "200",
-            **self.api.environment,
-            **{name: str(value) for name, value in environment.items()},
-        }
-        done = subprocess.run(
-            ["sh", str(SCRIPTS / script)], env=variables, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == code, f"{script}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def mount(self, secret: str, **paths: str) -> Path:
-        """A Secret as kubelet mounts it: links to files that the group may read."""
-        folder = self.folder / "mounts" / secret
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "..data").mkdir(parents=True)
-        for key, data in self.api.files(secret).items():
-            if paths and key not in paths:
-                continue
-            (folder / "..data" / key).write_bytes(data)
-            (folder / "..data" / key).chmod(0o440)
-            (folder / paths.get(key, key)).symlink_to(f"..data/{key}")
-        return folder
 
 
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[Pods]:
     with api_server(tmp_path / "api") as api:
         yield Pods(tmp_path, api)
-
-
-def directory(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-class Site:
-    """The release as far as it is up: etcd, control plane and node, from what the scripts made."""
-
-    def __init__(self, pods: Pods) -> None:
-        self.pods, self.folder = pods, pods.folder
-        self.control, self.enrolment, self.node = (f"127.0.0.1:{port}" for port in free_ports(3))
-        self.data = directory(self.folder / "node")
-        self.authority = self.folder / "run" / "ca"
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def admin(self) -> dict[str, object]:
-        """Environment of Jobs that administer."""
-        return {
-            "AUTHORITY_DIR": self.authority,
-            "ADMIN_DIR": self.folder / "run" / "admin",
-            "ADMIN_NAME": "tokens",
-            "CONTROL": self.control,
-            "ENROLMENT": self.enrolment,
-            "WAIT_SECONDS": 60,
-            "WORK_DIR": directory(self.folder / "work"),
-        }
-
-    def tokens(self) -> str:
-        return self.pods.run(
-            "node-tokens.sh",
-            NODES="fra-1 fra-2",
-            SECRET_PREFIX="mesh-join",
-            FACTS="--location DE --operator DE --controller DE --admin-access DE --assurance C5",
-            TOKEN_SECONDS=3600,
-            **self.admin,
-        )
-
-    def enrol(self, **changed: object) -> str:
-        tokens = directory(self.folder / "join")
-        for node in ("fra-1", "fra-2"):
-            secret = f"mesh-join-{node}"
-            if secret in self.pods.api.secrets:
-                (tokens / node).write_bytes(self.pods.api.files(secret)["token"])
-        settings: dict[str, object] = {
-            "NODE_PREFIX": "fra",
-            "POD_NAME": "mesh-node-1",
-            "DATA_DIR": self.data,
-            "TRUST_DIR": self.pods.mount("mesh-authority", **{"root.pem": "root.pem"}),
-            "TOKEN_DIR": tokens,
-            "ENROLMENT": self.enrolment,
-            "TRUST_DOMAIN": DE,
-            "WAIT_SECONDS": 30,
-        }
-        return self.pods.run("enrol.sh", **{**settings, **changed})
-
-    def start(self, module: str, settings: dict[str, object]) -> None:
-        config = self.folder / f"{module}.yaml"
-        config.write_text(yaml.safe_dump(settings))
-        log = self.folder / f"{module}.log"
-        with log.open("wb") as out:
-            self.running.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", module, "--config", str(config)], cwd=ROOT, stdout=out, stderr=out
-                )
-            )
-        deadline = time.monotonic() + 60
-        while "serves on" not in log.read_text():
-            waiting = self.running[-1].poll() is None and time.monotonic() < deadline
-            assert waiting, log.read_text()[-3000:]
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        for process in self.running:
-            process.terminate()
-        for process in self.running:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def board_certificates(pods: Pods, clients: str) -> str:
@@ -316,17 +174,23 @@ def run_site(site: Site, board: dict[str, object]) -> None:
             "engine": {"kind": "scripted", "model_name": "scripted"},
             "retrieval": {"enabled": False},
             "evidence": {"witnesses": 0},
+            "telemetry": {"listen": site.health},
         },
     )
     tested: dict[str, object] = {
-        "READY": "",
+        "READY": f"http://{site.health}/readyz",
         "NODES": f"fra-1={site.node}",
         "MODEL": "scripted",
         "DATA_CLASS": "public",
         "PURPOSE": "demo",
     }
     said = pods.run("place-test.sh", PROFILE_TGZ="", **tested, **site.admin)
+    assert f"http://{site.health}/readyz: 200" in said
     assert "fra-1" in said
+    refused = pods.run(
+        "place-test.sh", code=1, PROFILE_TGZ="", **{**tested, "READY": f"http://{site.control}/"}
+    )
+    assert "fra-1" not in refused, "a node that is not ready is sent nothing"
 
     # The same with a profile of one's own, and nothing of the authority.
     profile = site.folder / "profile.tgz"
@@ -426,3 +290,20 @@ def test_a_model_is_waited_for_only_where_somebody_fetches_it(pods: Pods, tmp_pa
     later = subprocess.Popen(["sh", "-c", 'sleep 0.5; mkdir -p "$0"; touch "$0/config.json"', str(model)])
     assert "waiting for the model" in pods.run("await-model.sh", MODEL_DIR=model, FETCHED="yes")
     later.wait()
+
+
+def test_a_model_is_fetched_with_what_the_chart_says(pods: Pods, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    (pods.commands / "mesh-model").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\n')
+    (pods.commands / "mesh-model").chmod(0o755)
+    settings = {
+        "MODEL_FROM": "hub:org/model@main",
+        "MODEL_DIGEST": "sha256:00",
+        "MODEL_DIR": tmp_path / "m/0/1",
+    }
+    pods.run("model-fetch.sh", OPTIONS="--max-bytes 300GiB", **settings)
+    assert told.read_text().split() == [
+        "fetch", "--from", "hub:org/model@main", "--to", str(tmp_path / "m/0/1"), "--digest", "sha256:00",
+        "--max-bytes", "300GiB",
+    ]  # fmt: skip
+    assert (tmp_path / "m/0").is_dir(), "where the download lies beside its place"

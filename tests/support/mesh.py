@@ -34,6 +34,7 @@ from mesh.identity.log_keys import LogKey
 from mesh.ids import id_maker
 from mesh.store.base import RecordStore
 from mesh.store.memory import MemoryBoard, MemoryStore
+from mesh.telemetry.parts import NodeTelemetry
 from node.config import EvidenceSettings, ServingSettings, StatusSettings
 from node.engine.scripted import Script, ScriptedEngine
 from node.evidence.parts import EvidenceParts
@@ -72,6 +73,12 @@ class Node:
         """What its decision log says; for a MemoryDecisionLog."""
         assert isinstance(self.log, MemoryDecisionLog)
         return self.log.entries
+
+    @property
+    def metrics_port(self) -> int:
+        """Where it shows its metrics, if it does."""
+        assert self.runtime.parts.telemetry is not None
+        return self.runtime.parts.telemetry.port
 
     async def idle(self) -> None:
         """Waits until it serves nobody."""
@@ -159,12 +166,15 @@ class Authority:
         retrieval: RetrievalParts | None = None,
         evidence: Path | None = None,
         witnesses: int = 2,
+        telemetry: bool = False,
         wait: bool = True,
     ) -> Node:
         """Starts a node and, unless told otherwise, waits until every node and authority knows it.
 
-        With a folder `evidence` it witnesses others, has its log witnessed, and shows it.
+        With a folder `evidence` it witnesses others, has its log witnessed, and shows it. With `telemetry` it
+        shows metrics on a port of its own, as they are at that moment.
         """
+        shown = NodeTelemetry(self.id(f"/node/{name}"), "127.0.0.1:0", fresh_s=0.0) if telemetry else None
         engine = ScriptedEngine(capacity=capacity, script=script)
         parts = None
         if evidence is not None:
@@ -183,6 +193,7 @@ class Authority:
                 status=_STATUS,
                 retrieval=retrieval,
                 evidence=parts,
+                telemetry=shown,
                 clock=self.mesh.clock,
             )
         )

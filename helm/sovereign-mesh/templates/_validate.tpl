@@ -10,6 +10,9 @@ may be is said by values.schema.json. tests/helm/contradictions.yaml has a case 
 {{- if not (or $v.node.enabled $v.control.enabled $v.etcd.enabled) -}}
 {{- fail "sovereign-mesh: node.enabled: a release without node, control plane and etcd has nothing to run" -}}
 {{- end -}}
+{{- if and $v.maintenance.enabled (not $v.maintenance.backupClaim) -}}
+{{- fail "sovereign-mesh: maintenance.backupClaim: name the claim that backups are kept in" -}}
+{{- end -}}
 {{- include "sovereign-mesh.validateBoard" . -}}
 {{- if $v.control.enabled -}}{{- include "sovereign-mesh.validateControl" . -}}{{- end -}}
 {{- if not $v.control.enabled -}}

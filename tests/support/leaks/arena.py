@@ -43,6 +43,7 @@ from tests.support.leaks.rules import COUNTRIES, PURPOSE, Asked, Rules, starting
 from tests.support.leaks.tap import Clockwork, Flow, tapped
 from tests.support.leaks.world import COLLECTION, DIMENSIONS, TENANTS, Coiner, Document, make_documents
 from tests.support.mesh import DEADLINE_S, Mesh, Node, mesh_of
+from tests.support.scraping import page_of
 
 NAMES = {"DE": "fra-1", "FR": "par-1", "US": "iad-1"}
 EMBEDDER = ScriptedEmbedder(DIMENSIONS)
@@ -146,11 +147,20 @@ class Arena:
         found += self.judge.text("log", self.log.getvalue().encode())
         for node in self.mesh.nodes:
             found += self.judge.text("evidence", json.dumps(node.entries, default=str).encode())
+        for node in self.mesh.nodes:
+            found += self.judge.text("metrics", _shown_by(node))
         for text in self.errors:
             found += self.judge.text("error", text.encode())
         for path in files_outside_the_store(self.folder):
             found += self.judge.text(f"file {path.name}", path.read_bytes() + path.name.encode())
         return found
+
+
+def _shown_by(node: Node) -> bytes:
+    """What a scrape of the node would get."""
+    telemetry = node.runtime.parts.telemetry
+    assert telemetry is not None
+    return page_of(telemetry.instruments.registry).text.encode()
 
 
 def files_outside_the_store(folder: Path) -> Iterator[Path]:
@@ -218,7 +228,7 @@ async def arena(directory: Path, seed: int, hostile: tuple[str, ...] = ()) -> As
                 budgets=_ROOMY,
             )
             parts = RetrievalParts(folder / country, ScriptedEmbedder(DIMENSIONS), settings)
-            node = it.nodes[country] = await mesh[country].node(name, retrieval=parts)
+            node = it.nodes[country] = await mesh[country].node(name, retrieval=parts, telemetry=True)
             parrot(node.engine, seed)
         await mesh.settled()
         for country, node in it.nodes.items():

@@ -6,7 +6,8 @@
   It goes by the rules at the moment of sending; what an asker passes on, by those since it was asked.
 - What a node asks of another (client side, sent) holds the question, only if that node may be asked, and
   chunks' ids, only that node's own. Nothing else of any document.
-- Records on the board, logs, evidence, crash output and files hold nothing of documents or questions.
+- Records on the board, logs, evidence, metrics, crash output and files hold nothing of documents or
+  questions.
 """
 
 from __future__ import annotations
@@ -215,7 +216,8 @@ class Judge:
     # ---- Everything else
 
     def text(self, where: str, data: bytes) -> list[Finding]:
-        """What may hold nothing of any document or question: records, logs, evidence, crash output, files."""
+        """What may hold nothing of any document or question: records, logs, evidence, metrics, crash output,
+        files."""
         findings = [
             Finding("question", where) if isinstance(what, Question) else _finding(what[1], where)
             for what in self._all_in(data)

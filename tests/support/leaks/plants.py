@@ -19,6 +19,7 @@ from mesh.core import release
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import ReleaseLevel
 from mesh.core.types import RequestContext
+from mesh.telemetry import metrics
 from node.index.index import DocumentIndex
 from node.retrieval import local, panel, shard_service
 from node.retrieval.asker import Asker
@@ -164,6 +165,21 @@ def _id_in_evidence(patch: Patch, it: Arena) -> None:
     patch(shard_service, "release_entry", entry)
 
 
+def _question_in_a_label(patch: Patch, it: Arena) -> None:
+    """Questions counted by what they ask."""
+
+    def search(before: Any) -> Any:
+        def search(self: Any, plan: Any, question: Any) -> Any:
+            for node in it.mesh.nodes:
+                made = node.runtime.parts.telemetry.instruments  # type: ignore[union-attr]
+                made.counter(metrics.REFUSALS).labels("Retrieval", "Search", question.query).inc()
+            return before(self, plan, question)
+
+        return search
+
+    patch(Asker, "search", search)
+
+
 def _counted_by_reference(patch: Patch, it: Arena) -> None:
     def from_level(before: Any) -> Any:
         return lambda self, least: before(self, min(least, ReleaseLevel.COUNT))
@@ -276,6 +292,7 @@ PLANTS: dict[str, tuple[Callable[[Patch, Arena], None], str, str]] = {
     "quantised vector": (_quantised_vector, "vector", "/sovereign.mesh.v1.Shard/Search message"),
     "vector as text": (_vector_as_text, "vector", "/sovereign.mesh.v1.Shard/Search status"),
     "question in a log line": (_question_in_log, "question", "log"),
+    "question in a label": (_question_in_a_label, "question", "metrics"),
     "canary in an exception": (_canary_in_exception, "title", "/sovereign.mesh.v1.Shard/Search status"),
     "document id in evidence": (_id_in_evidence, "id", "evidence"),
     "reference of what may be counted": (

@@ -45,6 +45,7 @@ from tests.support.leaks.rules import COUNTRIES, starting_rules
 from tests.support.leaks.tap import Flow, tapped
 from tests.support.leaks.world import COLLECTION, DIMENSIONS, TENANTS, Document, make_documents
 from tests.support.mesh import Mesh, mesh_of
+from tests.support.scraping import scrape
 
 START_S = 40.0
 
@@ -83,6 +84,8 @@ class Process:
     id: SpiffeId
     endpoint: str
     folder: Path
+    metrics_port: int
+    pages: list[bytes] = dataclasses.field(default_factory=list)
     starts: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -105,8 +108,11 @@ class Process:
             )
 
     async def end(self, number: int) -> int:
-        """Sends the signal and waits for the end."""
+        """Looks at its metrics if it is still there, sends the signal and waits for the end."""
         assert self.process is not None
+        if self.process.poll() is None:
+            with contextlib.suppress(ConnectionError):  # a signal that it had before may end it meanwhile
+                self.pages.append((await scrape(self.metrics_port)).text.encode())
         self.process.send_signal(number)
         async with asyncio.timeout(START_S):
             return await asyncio.to_thread(self.process.wait)
@@ -166,6 +172,8 @@ class Processes:
         for each in self.nodes.values():
             for flows in each.flows():
                 found += self.judge.flows(flows)
+            for page in each.pages:
+                found += self.judge.text("metrics", page)
             for path in files_outside_the_store(each.folder):
                 found += self.judge.text(f"file {path.name}", path.read_bytes())
         return found
@@ -207,7 +215,8 @@ async def processes(directory: Path, seed: int) -> AsyncIterator[Processes]:
             finally:
                 library.close()
             await tell(judge, own, (indexes / "secret").read_bytes())
-            endpoint = f"127.0.0.1:{free_ports(1)[0]}"
+            port, metrics_port = free_ports(2)
+            endpoint = f"127.0.0.1:{port}"
             settings = {
                 "listen": [endpoint],
                 "state_directory": "state",
@@ -217,9 +226,12 @@ async def processes(directory: Path, seed: int) -> AsyncIterator[Processes]:
                 "log": {"format": "json", "level": "debug"},
                 "status": {"lease_s": 2.0, "heartbeat_s": 0.5},
                 "retrieval": {"store": {"kind": "memory"}},
+                "telemetry": {"listen": f"127.0.0.1:{metrics_port}"},
             }
             (folder / "node.yaml").write_text(yaml.safe_dump(settings))
-            process = it.nodes[country] = Process(authority.id(f"/node/{name}"), endpoint, folder)
+            process = it.nodes[country] = Process(
+                authority.id(f"/node/{name}"), endpoint, folder, metrics_port
+            )
             stack.callback(_kill, process)
             process.start()
         await it.ready()
