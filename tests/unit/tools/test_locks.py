@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def pins(name: str) -> dict[str, str]:
 
 def wanted(package: str, extras: set[str]) -> list[Requirement]:
     """What a package asks for on this platform, with these extras."""
+    if package == "sovereign-mesh":
+        # As it is written, and not as it was when it was installed.
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        own = {"": project["dependencies"], **project["optional-dependencies"]}
+        return [Requirement(text) for extra in (extras or {""}) for text in own[extra]]
     asked = [Requirement(text) for text in requires(package) or []]
     return [
         requirement
