@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,24 @@ def test_the_gpu_lock_has_the_tested_core() -> None:
     """Where a control plane and a node on GPUs share code, they share versions."""
     locked = pins("gpu")
     assert {name: locked[name] for name in pins("control")} == pins("control")
+
+
+def test_control_plane_and_meshctl_import_nothing_that_their_lock_lacks() -> None:
+    """The image `control` is made of that lock, and runs the control plane, meshctl and the chart's Jobs."""
+    distributions = packages_distributions()
+    locked = set(pins("control"))
+    files = [path for package in ("mesh", "control", "sovereign") for path in (ROOT / package).rglob("*.py")]
+    files += (ROOT / "helm" / "sovereign-mesh" / "files" / "scripts").glob("*.py")
+    missing = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [str(node.module)]
+            for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
+                found = {canonicalize_name(distribution) for distribution in distributions.get(name, [])}
+                if name not in {"mesh", "control", "sovereign"} and not found & locked:
+                    missing.add((str(path.relative_to(ROOT)), name))
+    assert not missing
