@@ -21,8 +21,9 @@ from mesh.core.types import SpiffeId
 from mesh.identity.ca import CertificateAuthority
 from mesh.identity.keys import make_key_and_csr
 from mesh.identity.leaf import chain_from_pem, chain_to_pem
+from mesh.sdk.profile import Profile
 from mesh.store.etcd_server import EtcdServer, EtcdTls
-from tests.support.chart_site import ROOT, TRUST_DOMAIN, Pods, Site, directory
+from tests.support.chart_site import ROOT, SCRIPTS, TRUST_DOMAIN, Pods, Site, directory
 from tests.support.kubernetes_api import api_server
 
 BOARD = "mesh-etcd-0.mesh-etcd.mesh.svc.cluster.local"
@@ -223,6 +224,19 @@ def test_a_root_of_cert_manager_is_adopted(pods: Pods, tmp_path: Path) -> None:
     assert (authority / "root.pem").read_bytes() == (secret / "tls.crt").read_bytes()
     assert (authority / "authority.key").stat().st_mode & 0o777 == 0o600
     assert "fr.mesh.example" in put_together(pods, secret, authority, FR, code=1)
+
+
+def test_an_administrator_gets_a_profile_and_nothing_of_it_stays(pods: Pods, tmp_path: Path) -> None:
+    authority = tmp_path / "run/ca"
+    CertificateAuthority.create(authority, DE, time.time)
+    script = f"sh {SCRIPTS / 'admin-profile.sh'} me 127.0.0.1:1 127.0.0.1:2 > {tmp_path / 'me.tgz'}"
+    environment = {"PATH": f"{pods.commands}:/usr/bin:/bin", "AUTHORITY_DIR": str(authority)}
+    subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True)
+    subprocess.run(["tar", "-xzf", "me.tgz"], cwd=tmp_path, check=True)
+    assert Profile.load(tmp_path).require_control().endpoint == "127.0.0.1:1"
+    assert (tmp_path / "identity/svid.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["ca"]
+    assert "expected a name" in pods.run("admin-profile.sh", "me", code=2)
 
 
 def test_half_an_authority_is_none(pods: Pods, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Pods:
         (self.commands / "python").chmod(0o755)
         (self.commands / "meshctl").symlink_to(real.parent / "meshctl")
 
-    def run(self, script: str, *, code: int = 0, **environment: object) -> str:
+    def run(self, script: str, *arguments: str, code: int = 0, **environment: object) -> str:
         """Both of its outputs; the exit code has to be `code`."""
         temporary = self.folder / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -57,7 +57,11 @@ class Pods:
             **{name: str(value) for name, value in environment.items()},
         }
         done = subprocess.run(
-            ["sh", str(SCRIPTS / script)], env=variables, capture_output=True, text=True, timeout=120
+            ["sh", str(SCRIPTS / script), *arguments],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == code, f"{script}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
