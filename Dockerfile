@@ -4,20 +4,23 @@
 
 # What all of them start from: the user that they run as, and its folders.
 FROM docker.io/library/python:3.11.16-slim-trixie@sha256:da047cb8f9d1d98e5c070f5300ba9f7274e33b8fc0e5be5ed88740aed1b95ba9 AS base
+# The second is the archive's address: name a mirror of it where that cannot be reached.
 ARG DEBIAN_SNAPSHOT=20260924T000000Z
+ARG DEBIAN_ARCHIVE=http://snapshot.debian.org/archive
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # Written by hand, since useradd puts the day into /etc/shadow. Ray and torch look their user's name up.
 RUN echo 'mesh:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd \
     && echo 'mesh:x:10001:' >> /etc/group \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/sovereign-mesh \
     && install -d -m 0755 /etc/sovereign-mesh /models \
-    && sed -i -E "s#^URIs: .*/debian-security/?\$#URIs: http://snapshot.debian.org/archive/debian-security/${DEBIAN_SNAPSHOT}#; s#^URIs: .*/debian/?\$#URIs: http://snapshot.debian.org/archive/debian/${DEBIAN_SNAPSHOT}#" /etc/apt/sources.list.d/debian.sources
+    && sed -i -E "s#^URIs: .*/debian-security/?\$#URIs: ${DEBIAN_ARCHIVE}/debian-security/${DEBIAN_SNAPSHOT}#; s#^URIs: .*/debian/?\$#URIs: ${DEBIAN_ARCHIVE}/debian/${DEBIAN_SNAPSHOT}#" /etc/apt/sources.list.d/debian.sources
 ENV PATH=/opt/sovereign-mesh/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
-# The locked packages, one stage for each lock, so that a change of the sources does not install them again.
+# The locked packages, one stage for each lock, so that a change of the sources does not install them again. Where pip
+# has to be told of a mirror, its configuration is the build secret `pip`; it is in no layer.
 FROM base AS build
 ARG SOURCE_DATE_EPOCH
 ENV PIP_NO_CACHE_DIR=1
@@ -27,7 +30,7 @@ COPY tools/install.sh tools/install.sh
 
 FROM build AS build-cpu
 COPY requirements/cpu.lock requirements/cpu.lock
-RUN tools/install.sh packages /opt/sovereign-mesh requirements/cpu.lock
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf tools/install.sh packages /opt/sovereign-mesh requirements/cpu.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY sovereign sovereign
 COPY mesh mesh
@@ -39,7 +42,7 @@ RUN tools/install.sh project /opt/sovereign-mesh \
 
 FROM build AS build-gpu
 COPY requirements/gpu.lock requirements/gpu.lock
-RUN tools/install.sh packages /opt/sovereign-mesh requirements/gpu.lock
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf tools/install.sh packages /opt/sovereign-mesh requirements/gpu.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY sovereign sovereign
 COPY mesh mesh
@@ -51,7 +54,7 @@ RUN tools/install.sh project /opt/sovereign-mesh \
 
 FROM build AS build-control
 COPY requirements/control.lock requirements/control.lock
-RUN tools/install.sh packages /opt/sovereign-mesh requirements/control.lock
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf tools/install.sh packages /opt/sovereign-mesh requirements/control.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY sovereign sovereign
 COPY mesh mesh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Generated code must be what protos/ says, and protos/ must not break what was released; docs/metrics.md must be
-# what the catalogue of metrics says.
+# what the catalogue of metrics says, and the chart's schema and README what its values say.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -12,6 +12,7 @@ if ! diff -r -x __pycache__ "$scratch/sovereign" sovereign >"$scratch/diff"; the
   exit 1
 fi
 "${PYTHON:-.venv/bin/python}" -m tools.metrics_table --check
+"${PYTHON:-.venv/bin/python}" -m tools.chart.generate --check
 # The reference is the newest release; before the first one, the protos may still move.
 reference=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true)
 if [ -n "$reference" ]; then

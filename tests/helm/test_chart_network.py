@@ -9,6 +9,8 @@ namespaces that the values name, and every address and port at which an answer m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.chart.cases import CASES, Values, effective
@@ -65,28 +67,26 @@ def ports(rendered: Rendered, policies: list[Manifest]) -> list[int]:
     return sorted({*edges, *declared, *known})
 
 
-def differences(rendered: Rendered, values: Values, policies: list[Manifest]) -> list[str]:
+def differences(rendered: Rendered, values: Values, policies: list[Manifest]) -> Iterator[str]:
     """Every way that is open and should not be, or the other way round."""
     both = [*rendered.of_kind("NetworkPolicy"), *policies]
     numbers = ports(rendered, both)
     release, rest = [endpoint(pod) for pod in rendered.pods], others(rendered, values, both)
     pairs = [(a, b) for a in release for b in release if a != b]
     pairs += [pair for a in release for b in rest for pair in ((a, b), (b, a))]
-    wrong = []
     for caller, called in pairs:
         for protocol in ("TCP", "UDP"):
             found = open_ports(policies, caller, called, numbers, protocol)
             meant = {port for port in numbers if may_pass(values, caller, called, port, protocol)}
             if found != meant:
                 more, less = sorted(found - meant), sorted(meant - found)
-                wrong.append(f"{caller.name} -> {called.name} {protocol}: open {more}, missing {less}")
-    return wrong
+                yield f"{caller.name} -> {called.name} {protocol}: open {more}, missing {less}"
 
 
 @closed
 def test_traffic_is_what_is_meant_and_nothing_else(case: Case, render: Renderer) -> None:
     rendered = render(case)
-    wrong = differences(rendered, effective(case), rendered.of_kind("NetworkPolicy"))
+    wrong = list(differences(rendered, effective(case), rendered.of_kind("NetworkPolicy")))
     assert not wrong, "\n".join(wrong[:30])
 
 
@@ -105,7 +105,7 @@ def test_the_comparison_notices_what_is_taken_away_and_what_is_added(render: Ren
         policies = rendered.of_kind("NetworkPolicy")
         for left_out in policies:
             kept = [policy for policy in policies if policy is not left_out]
-            if name(left_out) in unnoticed and differences(rendered, values, kept):
+            if name(left_out) in unnoticed and any(differences(rendered, values, kept)):
                 unnoticed.discard(name(left_out))
         if not unnoticed:
             break
@@ -118,7 +118,7 @@ def test_the_comparison_notices_what_is_taken_away_and_what_is_added(render: Ren
             "egress": [{"to": [{"ipBlock": {"cidr": "198.18.0.0/15"}}], "ports": [{"port": 443}]}],
         },
     }
-    assert differences(rendered, values, [*policies, opened])
+    assert any(differences(rendered, values, [*policies, opened]))
 
 
 @closed

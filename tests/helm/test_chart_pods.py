@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.chart.cases import CASES
+from tests.support.chart.cases import CASES, effective
 from tests.support.chart.rendering import RELEASE, Case, Pod, Rendered, Renderer
 
 pytestmark = pytest.mark.slow
@@ -79,6 +79,7 @@ def test_only_who_makes_secrets_has_a_token(rendered: Rendered) -> None:
 def test_roles_are_about_secrets_of_the_release_alone(rendered: Rendered) -> None:
     assert not rendered.of_kind("ClusterRole")
     assert not rendered.of_kind("ClusterRoleBinding")
+    ours = effective(rendered.case)["fullnameOverride"] or RELEASE
     users = {pod.spec.get("serviceAccountName") for pod in rendered.pods if pod.component in TOKENS}
     for binding in rendered.of_kind("RoleBinding"):
         assert {subject["name"] for subject in binding["subjects"]} <= users
@@ -88,7 +89,7 @@ def test_roles_are_about_secrets_of_the_release_alone(rendered: Rendered) -> Non
             # Kubernetes cannot limit "create" to names. Nothing that is there can be changed or listed.
             assert (rule["verbs"] == ["create"]) or (rule["verbs"] == ["get"] and rule["resourceNames"])
             for name in rule.get("resourceNames", []):
-                assert name.startswith(RELEASE), role["metadata"]["name"]
+                assert name.startswith(ours), role["metadata"]["name"]
 
 
 def test_resources_are_stated(rendered: Rendered) -> None:

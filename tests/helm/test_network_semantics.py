@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.chart.network import Endpoint, boundaries, passes, selects
@@ -132,6 +132,7 @@ def test_no_selector_is_not_an_empty_one() -> None:
     assert not selects(None, {})
 
 
+@settings(deadline=None)
 @given(
     first=st.integers(1, 65535), length=st.integers(0, 50), port=st.integers(1, 65535),
     prefix=st.integers(8, 32), net=st.integers(1, 2**32 - 1), address=st.integers(1, 2**32 - 1),

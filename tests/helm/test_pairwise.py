@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, product
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.chart.pairwise import Choice, pairwise
@@ -14,6 +14,7 @@ def pairs_of(cases: list[Choice]) -> set[frozenset[tuple[str, str]]]:
     return {frozenset(pair) for case in cases for pair in combinations(case.items(), 2)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=6))
 def test_every_pair_meets_and_no_more_cases_than_the_product(sizes: list[int]) -> None:
     factors = {f"f{i}": [f"v{j}" for j in range(size)] for i, size in enumerate(sizes)}

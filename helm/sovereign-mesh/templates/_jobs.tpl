@@ -36,7 +36,7 @@ spec:
 {{- define "sovereign-mesh.jobPod" -}}
 {{- $root := .root -}}
 metadata:
-  labels: {{- include "sovereign-mesh.labels" $root | nindent 4 }}
+  labels: {{- include "sovereign-mesh.podLabels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .what }}
     {{- if .api }}
     sovereign-mesh.io/calls-kubernetes: "true"
@@ -65,7 +65,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ .what }}
-      image: {{ include "sovereign-mesh.image" $root }}
+      image: {{ default (include "sovereign-mesh.controlImage" $root) .image }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       command: [sh, /scripts/{{ .script }}]
       env:

@@ -23,6 +23,15 @@ app.kubernetes.io/part-of: sovereign-mesh
 {{- end }}
 {{- end -}}
 
+{{/* Labels of pods: nothing that changes with the chart's version alone, which would restart them. */}}
+{{- define "sovereign-mesh.podLabels" -}}
+{{ include "sovereign-mesh.selector" . }}
+app.kubernetes.io/part-of: sovereign-mesh
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "sovereign-mesh.selector" -}}
 app.kubernetes.io/name: {{ include "sovereign-mesh.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -38,6 +47,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ $tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* Of control plane and Jobs. */}}
+{{- define "sovereign-mesh.controlImage" -}}
+{{- with .Values.image -}}
+{{- if .control.digest -}}
+{{ .repository }}@{{ .control.digest }}
+{{- else if .control.tag -}}
+{{ .repository }}:{{ .control.tag }}
+{{- else if or .tag .digest -}}
+{{ include "sovereign-mesh.image" $ }}
+{{- else -}}
+{{ .repository }}:{{ $.Chart.AppVersion }}-control
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -64,6 +64,9 @@ topologySpreadConstraints:
 {{- define "sovereign-mesh.environment" -}}
 - name: HOME
   value: /tmp
+# For libraries that ask who they are where there may be no /etc/passwd.
+- name: USER
+  value: mesh
 - name: PYTHONUNBUFFERED
   value: "1"
 {{- end -}}
@@ -143,7 +146,7 @@ topologySpreadConstraints:
 {{/* Secret mounts are symlinks to files that the group may read; private keys must be their owner's alone. */}}
 {{- define "sovereign-mesh.authorityInit" -}}
 - name: authority
-  image: {{ include "sovereign-mesh.image" . }}
+  image: {{ include "sovereign-mesh.controlImage" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command: [sh, /scripts/authority-files.sh]
   env:

@@ -24,7 +24,7 @@ containers:
       {{- include "sovereign-mesh.environment" $root | nindent 6 }}
       - name: TMPDIR
         value: /tmp
-      # KubeRay starts Ray through a login shell, which would set another PATH.
+      # KubeRay starts Ray through a shell, and need not know where the image has it.
       - name: PATH
         value: /opt/sovereign-mesh/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
       - name: RAY_USAGE_STATS_ENABLED
@@ -37,11 +37,30 @@ containers:
         value: "1"
       - name: HF_HUB_OFFLINE
         value: "1"
-    {{- if $worker }}
     ports:
+      {{- if $worker }}
       - name: engine
         containerPort: 7450
-    {{- end }}
+      {{- else }}
+      - name: gcs
+        containerPort: 6379
+      {{- end }}
+      - name: raylet
+        containerPort: 6380
+    # Instead of KubeRay's own, which run wget in the image.
+    startupProbe:
+      tcpSocket: {port: raylet}
+      periodSeconds: 5
+      failureThreshold: 60
+    livenessProbe:
+      tcpSocket: {port: raylet}
+      periodSeconds: 10
+      timeoutSeconds: 5
+      failureThreshold: 12
+    readinessProbe:
+      tcpSocket: {port: {{ ternary "raylet" "gcs" $worker }}}
+      periodSeconds: 5
+      timeoutSeconds: 5
     securityContext: {{- include "sovereign-mesh.containerSecurity" $root | nindent 6 }}
     resources: {{- toYaml $resources | nindent 6 }}
     volumeMounts:

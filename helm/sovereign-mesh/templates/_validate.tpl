@@ -10,6 +10,9 @@ may be is said by values.schema.json. tests/helm/contradictions.yaml has a case 
 {{- if not (or $v.node.enabled $v.control.enabled $v.etcd.enabled) -}}
 {{- fail "sovereign-mesh: node.enabled: a release without node, control plane and etcd has nothing to run" -}}
 {{- end -}}
+{{- if and $v.maintenance.enabled (not $v.maintenance.backupClaim) -}}
+{{- fail "sovereign-mesh: maintenance.backupClaim: name the claim that backups are kept in" -}}
+{{- end -}}
 {{- include "sovereign-mesh.validateBoard" . -}}
 {{- if $v.control.enabled -}}{{- include "sovereign-mesh.validateControl" . -}}{{- end -}}
 {{- if not $v.control.enabled -}}
@@ -200,10 +203,10 @@ may be is said by values.schema.json. tests/helm/contradictions.yaml has a case 
 {{- include "sovereign-mesh.needsCertManager" (dict "root" . "path" "ray.kuberay.tls.source") -}}
 {{- end -}}
 {{- with $v.node.engine -}}
-{{- $needed := mul (int .replicas) (int .tensorParallel) (int .pipelineParallel) -}}
-{{- $there := mul (int $v.ray.kuberay.worker.replicas) (int $v.ray.kuberay.worker.gpus) -}}
-{{- if and .gpu.enabled (lt $there $needed) -}}
-{{- fail (printf "sovereign-mesh: ray.kuberay.worker: the engine needs %d GPUs and the workers have %d" $needed $there) -}}
+{{- $each := mul (int .tensorParallel) (int .pipelineParallel) -}}
+{{- $room := mul (int $v.ray.kuberay.worker.replicas) (div (int $v.ray.kuberay.worker.gpus) $each) -}}
+{{- if and .gpu.enabled (lt $room (int .replicas)) -}}
+{{- fail (printf "sovereign-mesh: ray.kuberay.worker: a copy of the engine needs %d GPUs in one worker, and there is room for %d of %d" $each $room (int .replicas)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -88,14 +88,14 @@ def test_it_is_built_by_the_steps_of_make_setup(target: str, lock: str) -> None:
         for run in stage.all("RUN")
         for step in run.split("&&")
     ]
-    said = [step.strip() for step in steps if "tools/install.sh" in step]
+    said = [step[step.index("tools/") :].strip() for step in steps if "tools/install.sh" in step]
     assert said == [
         f"tools/install.sh packages /opt/sovereign-mesh requirements/{lock}.lock",
         "tools/install.sh project /opt/sovereign-mesh",
         "tools/install.sh strip /opt/sovereign-mesh",
         "tools/install.sh bytecode /opt/sovereign-mesh",
     ]
-    assert all("pip" not in step or "install.sh" in step for step in steps)
+    assert not [step for step in steps if "pip install" in step]
     setup = (ROOT / "tools" / "setup.sh").read_text()
     assert "pip install" not in setup
     for step in ("packages", "project", "bytecode"):
