@@ -16,6 +16,10 @@ securityContext: {{- include "sovereign-mesh.podSecurity" $root | nindent 2 }}
 {{- if and $worker $root.Values.node.runtimeClassName }}
 runtimeClassName: {{ $root.Values.node.runtimeClassName }}
 {{- end }}
+{{- if $worker }}
+initContainers:
+  {{- include "sovereign-mesh.awaitModel" $root | nindent 2 }}
+{{- end }}
 containers:
   - name: ray-{{ .kind }}
     image: {{ include "sovereign-mesh.image" $root }}
@@ -89,6 +93,7 @@ volumes:
   {{- if $worker }}
   - name: cache
     emptyDir: {}
+  {{- include "sovereign-mesh.scriptsVolume" $root | nindent 2 }}
   - name: models
     persistentVolumeClaim:
       claimName: {{ include "sovereign-mesh.modelClaim" $root }}
