@@ -46,8 +46,15 @@ containers:
       - name: engine
         containerPort: 7450
       {{- else }}
-      - name: gcs
+      # By the names that KubeRay makes the head's Service from.
+      - name: gcs-server
         containerPort: 6379
+      - name: dashboard
+        containerPort: 8265
+      - name: client
+        containerPort: 10001
+      - name: serve
+        containerPort: 8000
       {{- end }}
       - name: raylet
         containerPort: 6380
@@ -62,7 +69,7 @@ containers:
       timeoutSeconds: 5
       failureThreshold: 12
     readinessProbe:
-      tcpSocket: {port: {{ ternary "raylet" "gcs" $worker }}}
+      tcpSocket: {port: {{ ternary "raylet" "gcs-server" $worker }}}
       periodSeconds: 5
       timeoutSeconds: 5
     securityContext: {{- include "sovereign-mesh.containerSecurity" $root | nindent 6 }}
