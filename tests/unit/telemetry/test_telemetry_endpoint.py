@@ -23,6 +23,8 @@ from mesh.telemetry.endpoint import MAX_HEAD_BYTES, Endpoint
 from tests.support.scraping import OPENMETRICS, fetch, get, scrape
 from tests.support.waiting import DEADLINE_S, until
 
+HAS_IPV6 = Path("/proc/net/if_inet6").exists()
+
 
 @asynccontextmanager
 async def listening(
@@ -270,6 +272,18 @@ def endpoint() -> Iterator[Endpoint]:
     loop.call_soon_threadsafe(loop.stop)
     running.join(DEADLINE_S)
     loop.close()
+
+
+@pytest.mark.parametrize("address", ["localhost:0", "0.0.0.0:0", "[::]:0"])
+async def test_addresses_of_every_form(address: str):
+    if address.startswith("[") and not HAS_IPV6:
+        pytest.skip("this machine has no IPv6")
+    made = Endpoint(address, CollectorRegistry(), lambda: ())
+    made.start(asyncio.get_running_loop())
+    try:
+        assert await get(made.port, "/livez") == (200, "ok\n")
+    finally:
+        await asyncio.to_thread(made.close)
 
 
 async def test_an_address_that_is_taken_or_not_ours():
