@@ -73,7 +73,7 @@ async def test_a_site_comes_up(pods: Pods) -> None:
 
     # The board's certificates: once, and later only what is new.
     board_certificates(pods, "client")
-    assert set(pods.api.secrets) == {"mesh-etcd-ca", "mesh-etcd-server", "mesh-etcd-client"}
+    assert pods.api.secrets == {"mesh-etcd-ca", "mesh-etcd-server", "mesh-etcd-client"}
     assert "all certificates are there" in board_certificates(pods, "client")
     before = pods.api.files("mesh-etcd-server")
     board_certificates(pods, "client client-fr")
@@ -123,7 +123,7 @@ def run_site(site: Site, board: dict[str, object]) -> None:
 
     # Tokens: one a node, once.
     site.tokens()
-    assert {"mesh-join-fra-1", "mesh-join-fra-2"} <= set(pods.api.secrets)
+    assert {"mesh-join-fra-1", "mesh-join-fra-2"} <= pods.api.secrets
     assert site.tokens().count("has a token already") == 2
 
     # Enrolment: by the root certificate alone, once, and never with files that others may read.
@@ -140,7 +140,7 @@ def run_site(site: Site, board: dict[str, object]) -> None:
 
     # One that was off for too long needs a new token, and gets it when the Secret was deleted.
     (identity / "svid.pem").write_bytes(expired(site.authority))
-    del pods.api.secrets["mesh-join-fra-1"]
+    pods.api.delete("mesh-join-fra-1")
     site.tokens()
     assert "has run out" in site.enrol()
     assert (identity / "svid.pem").read_bytes() != first
@@ -282,7 +282,7 @@ def test_certificates_wait_for_the_mount_of_their_ca(pods: Pods, tmp_path: Path)
     pods.run("certificates.sh", CLIENTS="", CA_DIR=tmp_path / "none", **settings)
     said = pods.run("certificates.sh", CLIENTS="c", CA_DIR=tmp_path / "none", code=1, **settings)
     assert "p-ca exists and is not mounted" in said
-    assert set(pods.api.secrets) == {"p-ca", "p-s"}
+    assert pods.api.secrets == {"p-ca", "p-s"}
 
 
 def test_no_more_snapshots_are_kept_than_wanted(pods: Pods, tmp_path: Path) -> None:

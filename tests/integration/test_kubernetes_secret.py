@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from control.kubernetes_secret import ABSENT, main
-from mesh.identity.keys import key_to_pem
-from tests.support.cluster.api import serve
 from tests.support.identities import server_certificate
+from tests.support.kubernetes_api import ApiServer, api_server
 
 CONTENTS = b"the root key, which no message may show"
 RULES = [
@@ -24,36 +19,12 @@ RULES = [
 ]
 
 
-@dataclass
-class ApiServer:
-    """What the tests look at; `mount` is what a pod finds of its service account."""
-
-    mount: Path
-    secrets: Path
-    api: Any
-
-
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    mount, folder = tmp_path / "mount", tmp_path / "api"
-    mount.mkdir()
-    (folder / "secrets").mkdir(parents=True)
-    certificate, key = server_certificate("127.0.0.1")
-    (mount / "ca.crt").write_bytes(certificate)
-    (mount / "token").write_text("token of the account\n")
-    (mount / "namespace").write_text("mesh")
-    (folder / "server.pem").write_bytes(certificate + key_to_pem(key))
-    (folder / "tokens.json").write_text(json.dumps({"token of the account": "founder"}))
-    (folder / "roles.json").write_text(json.dumps({"founder": RULES}))
-    server, api = serve(folder, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
-    yield ApiServer(mount, folder / "secrets", api)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with api_server(tmp_path / "api", RULES) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture
@@ -66,7 +37,7 @@ def root_key(tmp_path: Path) -> str:
 def test_files_become_a_secret(cluster: ApiServer, root_key: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["de-authority", "--from-file", root_key, "--label", "app.kubernetes.io/name=sovereign-mesh"]
     assert main(words, cluster.mount) == 0
-    assert (cluster.secrets / "de-authority" / "root.key").read_bytes() == CONTENTS
+    assert cluster.files("de-authority") == {"root.key": CONTENTS}
     (made,) = cluster.api.created
     assert made["metadata"] == {
         "name": "de-authority",
@@ -86,7 +57,7 @@ def test_a_secret_is_never_overwritten(
     assert "never overwritten" in capsys.readouterr().err
     absent = ["de-authority", "--from-file", "root.key=/not/there", "--if-absent"]
     assert main(absent, cluster.mount) == 0, "what is not needed is not read"
-    assert (cluster.secrets / "de-authority" / "root.key").read_bytes() == CONTENTS
+    assert cluster.files("de-authority") == {"root.key": CONTENTS}
 
 
 def test_asking_says_whether_it_exists_and_fetches_metadata_alone(cluster: ApiServer, root_key: str) -> None:
@@ -146,7 +117,7 @@ def test_the_server_has_to_prove_itself(
 )
 def test_what_is_not_a_file_is_refused(cluster: ApiServer, words: list[str]) -> None:
     assert main(words, cluster.mount) == 1
-    assert list(cluster.secrets.iterdir()) == []
+    assert cluster.secrets == set()
 
 
 @pytest.mark.parametrize("name", ["De", "../x", "", "a/b", "x" * 254])
