@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,6 +90,35 @@ def test_the_laptop_example_serves(tmp_path: Path, render: Renderer, image: Mapp
         cluster.test()
 
 
+def test_a_site_is_backed_up_and_restored(
+    tmp_path: Path, render: Renderer, image: Mapping[str, Path]
+) -> None:
+    """The steps of the chart's README, with the loss of everything that a node had."""
+    example = EXAMPLES / "laptop" / "values.yaml"
+
+    def manifests(name: str, *layers: Mapping[str, Any]) -> list[Manifest]:
+        return runnable(render(Case(name, merged(SCRIPTED, *layers), (example,))).manifests)
+
+    stopped = {"maintenance": {"enabled": True, "backupClaim": "backups"}}
+    with clusters_of(tmp_path / "lab", ["de"], image) as clusters:
+        cluster = clusters["de"]
+        cluster.install(manifests("laptop-runs"))
+        cluster.test()
+        cluster.upgrade(manifests("laptop-stopped", stopped))
+        assert not [name for name in cluster.running if name in ("mesh-node-1", "mesh-control-0")]
+        cluster.exec("mesh-node-1-maintenance-0", "maintenance", ["sh", "/scripts/node-backup.sh"])
+        cluster.exec("mesh-control-maintenance-0", "maintenance", ["sh", "/scripts/node-backup.sh"])
+        shutil.rmtree(cluster.folder / "claims" / "data-mesh-node-1" / "state")
+        shutil.rmtree(cluster.folder / "claims" / "data-mesh-node-1" / "identity")
+
+        (kept,) = (cluster.folder / "claims" / "backups" / "fra-1").glob("*.tar")
+        restore = f"RESTORE_EVIDENCE=continue sh /scripts/node-restore.sh /backup/fra-1/{kept.name}"
+        cluster.exec("mesh-node-1-maintenance-0", "maintenance", ["sh", "-c", restore])
+        cluster.upgrade(manifests("laptop-runs"))
+        assert "\nfra-1 is enrolled\n" in cluster.log("mesh-node-1").rpartition("--- enrol")[2]
+        cluster.test()
+
+
 def test_three_authorities_federate(tmp_path: Path, render: Renderer, image: Mapping[str, Path]) -> None:
     """The steps of helm/examples/federation/README.md, each cluster with the values of its country."""
     countries = ("de", "fr", "us")
@@ -116,6 +146,8 @@ def test_three_authorities_federate(tmp_path: Path, render: Renderer, image: Map
             clusters[country].upgrade(manifests(country, trust={"bundles": others}))
         for country in countries:
             clusters[country].test()
+        (snapshots,) = [each["metadata"]["name"] for each in manifests("de") if each["kind"] == "CronJob"]
+        clusters["de"].run_cron_job(snapshots)
         (control,) = [name for name in clusters["de"].running if "control" in name]
         said = clusters["de"].exec(control, "control", ["sh", "-c", PLACES_ABROAD])
         verdicts = {line.split()[0]: line.split()[3] for line in said.splitlines() if " (" in line}
@@ -127,10 +159,11 @@ def test_three_authorities_federate(tmp_path: Path, render: Renderer, image: Map
 PLACES_ABROAD = """
 set -eu
 cd /tmp
-meshctl authority admin /run/authority/ca me --out me --control control.de.example.org:7443 \
-  --enrolment control.de.example.org:7444 >&2
-meshctl node list --profile me >&2
-meshctl client issue drafts --tenant firm-b --out firm --profile me >&2
+sh /scripts/admin-profile.sh me control.de.example.org:7443 control.de.example.org:7444 > admin.tgz
+mkdir -m 700 admin
+tar -xzf admin.tgz -C admin
+meshctl node list --profile admin >&2
+meshctl client issue drafts --tenant firm-b --out firm --profile admin >&2
 meshctl place --class confidential --purpose contracts/drafting --explain --profile firm
 """
 

@@ -53,6 +53,7 @@ class Cluster:
         self.elsewhere: Callable[[], Iterable[tuple[str, str]]] = tuple
         """Address and name of what is outside the cluster, as its DNS has it."""
         self.manifests: list[Manifest] = []
+        self._released: set[str] = set()
         self.running: dict[str, Running] = {}
         self.seen: dict[str, Pod] = {}
         """Address to the last pod that had it, also after its end."""
@@ -74,6 +75,7 @@ class Cluster:
         self._hooks("pre-install")
         ours = [each for each in self.manifests if not hooks_of(each)]
         self.objects.held |= {key_of(each): each for each in ours}
+        self._released = {key_of(each) for each in ours}
         for manifest in ours:
             for pod in pods_of(manifest, NAMESPACE):
                 self._create(pod)
@@ -86,13 +88,19 @@ class Cluster:
         self.manifests = [each for each in manifests if each]
         self.objects.admit(self.manifests)
         self._hooks("pre-upgrade")
-        ours = [each for each in self.manifests if not hooks_of(each)]
-        self.objects.held = before | {key_of(each): each for each in ours}
-        for manifest in ours:
-            if before.get(key_of(manifest), {}).get("spec") == manifest.get("spec"):
+        ours = {key_of(each): each for each in self.manifests if not hooks_of(each)}
+        self.objects.held = before | ours
+        for key in self._released - ours.keys():
+            del self.objects.held[key]
+        self._released = set(ours)
+        wanted = {pod.name for each in ours.values() for pod in pods_of(each, NAMESPACE)}
+        for name in [each for each in self.running if each not in wanted]:
+            self.stop(name)
+        for key, manifest in ours.items():
+            if before.get(key, {}).get("spec") == manifest.get("spec"):
                 continue
-            if manifest["kind"] == "Job" and key_of(manifest) in before:
-                raise LookupError(f"{key_of(manifest)}: the template of a Job cannot be changed")
+            if manifest["kind"] == "Job" and key in before:
+                raise LookupError(f"{key}: the template of a Job cannot be changed")
             for pod in reversed(list(pods_of(manifest, NAMESPACE))):
                 if pod.name in self.running:
                     self.stop(pod.name)

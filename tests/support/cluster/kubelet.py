@@ -28,7 +28,8 @@ DEADLINE_S = 60.0
 BACK_OFF_S, RESTARTS = 0.5, 30
 # Folders that an image has empty, and this machine does not.
 EMPTY = ("/tmp", "/home", "/mnt", "/media", "/srv", "/run", "/opt")
-PATH = "/opt/sovereign-mesh/bin:/usr/local/bin:/usr/bin:/bin"
+# What an image of its own would have first, here: etcd's.
+PATH = "/usr/local/bin:/opt/sovereign-mesh/bin:/usr/bin:/bin"
 
 
 class PodFailed(AssertionError):
