@@ -60,6 +60,29 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* Waits for the model in the pods that serve it; they need volumes scripts, models and tmp. */}}
+{{- define "sovereign-mesh.awaitModel" -}}
+- name: await-model
+  image: {{ include "sovereign-mesh.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command: [sh, /scripts/await-model.sh]
+  env:
+    {{- include "sovereign-mesh.environment" . | nindent 4 }}
+    - name: MODEL_DIR
+      value: {{ include "sovereign-mesh.modelFolder" . }}
+    - name: FETCHED
+      value: {{ default "no" (include "sovereign-mesh.fetches" .) | quote }}
+  securityContext: {{- include "sovereign-mesh.containerSecurity" . | nindent 4 }}
+  resources: {{- toYaml .Values.jobs.resources | nindent 4 }}
+  volumeMounts:
+    {{- include "sovereign-mesh.scriptsMount" . | nindent 4 }}
+    - name: models
+      mountPath: /models
+      readOnly: true
+    - name: tmp
+      mountPath: /tmp
+{{- end -}}
+
 {{/* Environment of everything that runs our image. */}}
 {{- define "sovereign-mesh.environment" -}}
 - name: HOME

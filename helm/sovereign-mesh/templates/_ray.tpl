@@ -16,6 +16,10 @@ securityContext: {{- include "sovereign-mesh.podSecurity" $root | nindent 2 }}
 {{- if and $worker $root.Values.node.runtimeClassName }}
 runtimeClassName: {{ $root.Values.node.runtimeClassName }}
 {{- end }}
+{{- if $worker }}
+initContainers:
+  {{- include "sovereign-mesh.awaitModel" $root | nindent 2 }}
+{{- end }}
 containers:
   - name: ray-{{ .kind }}
     image: {{ include "sovereign-mesh.image" $root }}
@@ -42,8 +46,15 @@ containers:
       - name: engine
         containerPort: 7450
       {{- else }}
-      - name: gcs
+      # By the names that KubeRay makes the head's Service from.
+      - name: gcs-server
         containerPort: 6379
+      - name: dashboard
+        containerPort: 8265
+      - name: client
+        containerPort: 10001
+      - name: serve
+        containerPort: 8000
       {{- end }}
       - name: raylet
         containerPort: 6380
@@ -58,7 +69,7 @@ containers:
       timeoutSeconds: 5
       failureThreshold: 12
     readinessProbe:
-      tcpSocket: {port: {{ ternary "raylet" "gcs" $worker }}}
+      tcpSocket: {port: {{ ternary "raylet" "gcs-server" $worker }}}
       periodSeconds: 5
       timeoutSeconds: 5
     securityContext: {{- include "sovereign-mesh.containerSecurity" $root | nindent 6 }}
@@ -89,6 +100,7 @@ volumes:
   {{- if $worker }}
   - name: cache
     emptyDir: {}
+  {{- include "sovereign-mesh.scriptsVolume" $root | nindent 2 }}
   - name: models
     persistentVolumeClaim:
       claimName: {{ include "sovereign-mesh.modelClaim" $root }}

@@ -181,8 +181,10 @@ may be is said by values.schema.json. tests/helm/contradictions.yaml has a case 
 {{- fail "sovereign-mesh: model.persistence.existingClaim: model.source: volume needs the claim that holds the model" -}}
 {{- end -}}
 {{- end -}}
-{{- if and (gt (int $v.node.replicas) 1) (eq $v.model.persistence.accessMode "ReadWriteOnce") (not $v.model.persistence.existingClaim) -}}
-{{- fail "sovereign-mesh: model.persistence.accessMode: several nodes need ReadWriteMany" -}}
+{{- $readers := int $v.node.replicas -}}
+{{- if eq $v.ray.mode "kuberay" -}}{{- $readers = mul $readers (int $v.ray.kuberay.worker.replicas) -}}{{- end -}}
+{{- if and (gt (int $readers) 1) (eq $v.model.persistence.accessMode "ReadWriteOnce") (not $v.model.persistence.existingClaim) -}}
+{{- fail "sovereign-mesh: model.persistence.accessMode: several nodes or workers need ReadWriteMany" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
