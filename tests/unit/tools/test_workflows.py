@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,18 @@ def test_the_release_builds_every_target_after_the_tests() -> None:
 def test_ci_runs_what_is_run_here() -> None:
     steps = jobs(ROOT / ".github" / "workflows" / "ci.yaml")["test"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["make check", "make test"]
+
+
+def test_the_chart_asks_for_the_images_that_the_release_pushes() -> None:
+    chart = ROOT / "helm" / "sovereign-mesh"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    # As the release looks for them before it builds anything.
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f'\nappVersion: "{version}"\n' in (chart / "Chart.yaml").read_text()
+    text = (ROOT / ".github" / "workflows" / "release.yaml").read_text()
+    repository = yaml.safe_load((chart / "values.yaml").read_text())["image"]["repository"]
+    assert re.search(r"^  IMAGE: ghcr\.io/\$\{\{ github\.repository_owner \}\}/(\w+)$", text, re.M)
+    assert repository == "ghcr.io/sovereign-mesh/node"
+    names = (chart / "templates" / "_names.tpl").read_text()
+    assert '"%s-gpu"' in names
+    assert ".AppVersion }}-control\n" in names
