@@ -49,7 +49,7 @@ def wanted(package: str, extras: set[str]) -> list[Requirement]:
 def extras_of(name: str) -> set[str]:
     """The extras of this project that a lock is made with."""
     line = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()[0]
-    match = re.fullmatch(r"-e \.\[([a-z,]+)\]", line)
+    match = re.fullmatch(r"-e \.\[([a-z,-]+)\]", line)
     assert match, f"{name}.in opens with this project"
     return set(match[1].split(","))
 
