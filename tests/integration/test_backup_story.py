@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Site:
         self.spawn("control", "control.daemon", self.home / "mesh-control.yaml")
 
     def start_node(self) -> None:
+        self._node_began_ms = time.time() * 1000
         self.spawn("node", "node.daemon", self.node / "mesh-node.yaml")
 
     async def stop(self, name: str) -> None:
@@ -100,8 +102,14 @@ class Site:
                         return found
 
     async def until_ready(self) -> None:
+        """By what the node said since it was started: a restored board remembers that it was ready before."""
         await self.until(
-            lambda found: any(node.get("status", {}).get("ready") for node in found["nodes"]), "node", "list"
+            lambda found: any(
+                node.get("status", {}).get("ready") and node["status_at_ms"] > self._node_began_ms
+                for node in found["nodes"]
+            ),
+            "node",
+            "list",
         )
 
     async def found(self) -> None:
