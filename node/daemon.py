@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -160,6 +161,7 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
     )
     try:
         await runtime.start()
+        settle()
         await _first(stopping.wait(), runtime.failed.wait())
         await _first(runtime.drain(settings.serving.drain_grace_s), at_once.wait())
     finally:
@@ -169,6 +171,13 @@ async def serve(settings: NodeSettings, engine: Engine | None = None) -> bool:
         await tracing.aclose()
     _LOG.info("%s has stopped", source.id)
     return not runtime.failed.is_set()
+
+
+def settle() -> None:
+    """Takes what a start has made out of later garbage collections: it stays, and looking it through again
+    and again holds up every stream. A node with metrics and traces has half as many objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _first(*work: Coroutine[Any, Any, object]) -> None:
