@@ -1,6 +1,6 @@
 """What telling about itself costs a node: metrics and traces on, against off, in the same run.
 
-    python -m bench.bench_telemetry [--quick] [--real] [--json FILE]
+    python -m bench.bench_telemetry [--quick] [--scripted] [--json FILE]
 
 Node processes that differ in nothing but `telemetry`: off; on, as a configuration has it by default (metrics,
 scraped every second, and one request in ten traced); and on with every request traced. Spans go to a
@@ -9,7 +9,8 @@ each time, 16 callers at once: requests of one token, where the price of a reque
 tokens. A figure is the median over the rounds of that round's ratio to off, so that what else the machine
 does falls on both.
 
-With `--real` the same with vLLM and the tiny model: one engine, behind all of the gateways.
+Then the same with vLLM and the tiny model, one engine behind all of the gateways: what a user has. The scripted
+engine costs nothing, so with it the price is compared with the gateway alone. `--scripted` measures only that.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ async def real_rows(folder: Path, collector: Collector, quick: bool) -> list[Row
     (folder / "spec.json").write_text(spec.to_json())
     adopted = ("--spec", str(folder / "spec.json"), "--engine-directory", str(folder / "engine"))
     words = (sys.executable, "-m", "bench.engine_node", "--config", "{config}", *adopted)
-    works = [Work(2 if quick else 20, STREAMS * (1 if quick else 4), TOKENS)]
+    works = [Work(2 if quick else 45, STREAMS * (1 if quick else 4), TOKENS)]
     async with running(spec, folder / "engine"), variants(folder, collector) as found:
         await alternated(found, words, MODEL, works)
         return rows_of("vLLM", found, aim=0.98)
@@ -238,13 +239,13 @@ def _ratio(ours: dict[int, list[float]], theirs: dict[int, list[float]], tokens:
     return statistics.median(a / b for a, b in zip(ours[tokens], theirs[tokens], strict=True))
 
 
-async def measure(quick: bool, real: bool) -> list[Row]:
-    """Every row; two minutes, or some seconds if `quick`; with the real engine some minutes more."""
+async def measure(quick: bool, scripted: bool) -> list[Row]:
+    """Every row; four minutes, one if `quick`; two, and some seconds, with the scripted engine alone."""
     collector = Collector()
     async with collector.listening():
         with tempfile.TemporaryDirectory() as folder:
             rows = await scripted_rows(Path(folder), collector, quick)
-        if real:
+        if not scripted:
             with tempfile.TemporaryDirectory() as folder:
                 rows += await real_rows(Path(folder), collector, quick)
     return rows
@@ -254,7 +255,7 @@ if __name__ == "__main__":
     sys.exit(
         command(
             __doc__,
-            lambda quick, real=False: asyncio.run(measure(quick, real)),
-            {"real": "also with vLLM, on the tiny model"},
+            lambda quick, scripted: asyncio.run(measure(quick, scripted)),
+            {"scripted": "without vLLM"},
         )
     )
