@@ -9,8 +9,8 @@ each time, 16 callers at once: requests of one token, where the price of a reque
 tokens. A figure is the median over the rounds of that round's ratio to off, so that what else the machine
 does falls on both.
 
-Then the same with vLLM and the tiny model, one engine behind all of the gateways: what a user has. The scripted
-engine costs nothing, so with it the price is compared with the gateway alone. `--scripted` measures only that.
+Then the same with vLLM and the tiny model, one engine behind all of the gateways: what a user has. The
+scripted engine costs nothing, so with it the price is compared with the gateway alone. `--scripted`: only that.
 """
 
 from __future__ import annotations
