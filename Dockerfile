@@ -1,19 +1,20 @@
 # The images: `cpu` and `gpu` are a node, a control plane and the command line; `control` is without engine and index.
 # They are built by the steps that `make setup` runs (tools/install.sh), from the same locks. docs/images.md says how.
-# Same sources, same SOURCE_DATE_EPOCH: same bytes. Bases are pinned by digest, Debian packages by a snapshot's date.
+# Same sources, same SOURCE_DATE_EPOCH, same DEBIAN_ARCHIVE: same bytes. Bases are pinned by digest, Debian's packages
+# by a date in its archive.
 
 # What all of them start from: the user that they run as, and its folders.
 FROM docker.io/library/python:3.11.16-slim-trixie@sha256:da047cb8f9d1d98e5c070f5300ba9f7274e33b8fc0e5be5ed88740aed1b95ba9 AS base
-# The second is the archive's address: name a mirror of it where that cannot be reached.
+# The address of Debian's archive by date, or of a mirror of it. Without one, packages are those of the day.
+ARG DEBIAN_ARCHIVE=
 ARG DEBIAN_SNAPSHOT=20260924T000000Z
-ARG DEBIAN_ARCHIVE=http://snapshot.debian.org/archive
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # Written by hand, since useradd puts the day into /etc/shadow. Ray and torch look their user's name up.
 RUN echo 'mesh:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd \
     && echo 'mesh:x:10001:' >> /etc/group \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/sovereign-mesh \
     && install -d -m 0755 /etc/sovereign-mesh /models \
-    && sed -i -E "s#^URIs: .*/debian-security/?\$#URIs: ${DEBIAN_ARCHIVE}/debian-security/${DEBIAN_SNAPSHOT}#; s#^URIs: .*/debian/?\$#URIs: ${DEBIAN_ARCHIVE}/debian/${DEBIAN_SNAPSHOT}#" /etc/apt/sources.list.d/debian.sources
+    && if [ -n "${DEBIAN_ARCHIVE}" ]; then sed -i -E "s#^URIs: .*/debian-security/?\$#URIs: ${DEBIAN_ARCHIVE}/debian-security/${DEBIAN_SNAPSHOT}#; s#^URIs: .*/debian/?\$#URIs: ${DEBIAN_ARCHIVE}/debian/${DEBIAN_SNAPSHOT}#" /etc/apt/sources.list.d/debian.sources; fi
 ENV PATH=/opt/sovereign-mesh/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
