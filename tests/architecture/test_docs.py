@@ -29,6 +29,8 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "runbooks").glob("*.md")),
     ROOT / "requirements/README.md",
+    ROOT / "helm/sovereign-mesh/README.md",
+    *sorted((ROOT / "helm" / "examples").glob("*/README.md")),
 ]
 TOP = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
 
@@ -78,6 +80,7 @@ def resolve(arguments: list[str]) -> tuple[Any, list[str]]:
 def test_the_scan_sees_the_documents() -> None:
     names = {path.name for path in DOCUMENTS}
     assert {"README.md", "ARCHITECTURE.md", "LIMITATIONS.md", "getting-started.md", "errors.md"} <= names
+    assert {"sovereign-mesh", "laptop", "federation"} <= {path.parent.name for path in DOCUMENTS}
     assert sum(len(list(commands(path))) for path in DOCUMENTS) > 40
 
 

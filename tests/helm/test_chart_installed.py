@@ -58,7 +58,10 @@ def runnable(manifests: Iterator[Manifest] | tuple[Manifest, ...]) -> list[Manif
 
 
 def test_the_laptop_example_serves(tmp_path: Path, render: Renderer, image: Mapping[str, Path]) -> None:
-    """Installed, tested, restarted, upgraded; what its pods say to each other its NetworkPolicies permit."""
+    """Installed, tested, restarted, upgraded twice, removed and installed again.
+
+    What its pods say to each other its NetworkPolicies permit.
+    """
     example = EXAMPLES / "laptop" / "values.yaml"
     first = runnable(render(Case("laptop-runs", SCRIPTED, (example,))).manifests)
     with clusters_of(tmp_path / "lab", ["de"], image) as clusters:
@@ -88,6 +91,24 @@ def test_the_laptop_example_serves(tmp_path: Path, render: Renderer, image: Mapp
         more = merged(SCRIPTED, {"node": {"serving": {"queue": 7}}})
         cluster.upgrade(runnable(render(Case("laptop-again", more, (example,))).manifests))
         cluster.test()
+        # Everything of the release restarts, etcd included.
+        debug = merged(more, {"log": {"level": "debug"}, "etcd": {"initialClusterState": "existing"}})
+        cluster.upgrade(runnable(render(Case("laptop-debug", debug, (example,))).manifests))
+        cluster.test()
+
+        root = cluster.secret("mesh-authority")
+        cluster.uninstall()
+        assert not cluster.running
+        cluster.install(first)
+        assert cluster.secret("mesh-authority") == root
+        assert "the authority is there already" in everything(cluster, "mesh-authority-")
+        assert "\nfra-1 is enrolled\n" in cluster.log(node).rpartition("--- enrol")[2]
+        cluster.test()
+
+
+def everything(cluster: Cluster, prefix: str) -> str:
+    """All that pods with such a name said."""
+    return "".join(path.read_text(errors="replace") for path in cluster.folder.glob(f"{prefix}*.log"))
 
 
 def test_a_site_is_backed_up_and_restored(
@@ -127,7 +148,7 @@ def test_three_authorities_federate(tmp_path: Path, render: Renderer, image: Map
         policy = (POLICIES / f"{country}.cedar").read_text()
         on_top = {"policy": {"cedar": policy}, "node": {"engine": {"gpu": {"enabled": False}}}}
         values = merged(SCRIPTED, on_top, more)
-        name = f"federation-{country}-{'trusting' if more else 'alone'}"
+        name = "-".join(["federation", country, *sorted(more)])
         return runnable(render(Case(name, values, (EXAMPLES / "federation" / f"{country}.yaml",))).manifests)
 
     with clusters_of(tmp_path / "lab", countries, image) as clusters:
@@ -153,6 +174,9 @@ def test_three_authorities_federate(tmp_path: Path, render: Renderer, image: Map
         verdicts = {line.split()[0]: line.split()[3] for line in said.splitlines() if " (" in line}
         assert verdicts["par-1"] in ("chosen", "permitted"), said
         assert verdicts["nyc-1"] == "refused", said
+        trust = {"bundles": [bundles["fr"], bundles["us"]]}
+        existing = manifests("de", etcd={"initialClusterState": "existing"}, trust=trust)
+        replace_a_member(clusters["de"], existing)
 
 
 # As step 5 of the README, in the pod itself.
@@ -166,6 +190,29 @@ meshctl node list --profile admin >&2
 meshctl client issue drafts --tenant firm-b --out firm --profile admin >&2
 meshctl place --class confidential --purpose contracts/drafting --explain --profile firm
 """
+
+
+def replace_a_member(cluster: Cluster, existing: list[Manifest]) -> None:
+    """A member of etcd loses its volume and comes back as the chart's README says."""
+    tls = [f"--{option}=/etc/etcd/tls/{file}" for option, file in TLS_FILES]
+
+    def members(*words: str) -> str:
+        command = ["etcdctl", "member", *words, "--endpoints=https://localhost:2379", *tls]
+        return cluster.exec("mesh-etcd-0", "etcd", command)
+
+    cluster.kill("mesh-etcd-2")
+    shutil.rmtree(cluster.folder / "claims" / "data-mesh-etcd-2" / "data")
+    (lost,) = [line.split(",")[0] for line in members("list").splitlines() if "mesh-etcd-2" in line]
+    members("remove", lost)
+    members("add", "mesh-etcd-2", "--peer-urls=https://mesh-etcd-2.mesh-etcd.mesh.svc.cluster.local:2380")
+    cluster.upgrade(existing)
+    listed = members("list").splitlines()
+    assert [line.split(", ")[1] for line in listed] == ["started"] * 3, listed
+    assert lost not in "".join(listed)
+    cluster.test()
+
+
+TLS_FILES = (("cacert", "ca.crt"), ("cert", "tls.crt"), ("key", "tls.key"))
 
 
 def public_names(clusters: Mapping[str, Cluster]) -> Iterator[tuple[str, str]]:

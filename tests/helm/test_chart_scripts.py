@@ -134,6 +134,9 @@ def run_site(site: Site, board: dict[str, object]) -> None:
     assert "fra-1 is enrolled" in site.enrol()
     assert (identity / "svid.key").stat().st_mode & 0o777 == 0o600
     assert (identity / "svid.pem").read_bytes() == first
+    identity.rename(site.data / "identity.new")
+    assert "fra-1 is enrolled" in site.enrol(), "it ended before its identity was in place"
+    assert (identity / "svid.pem").read_bytes() == first
     used = site.enrol(POD_NAME="mesh-node-2", DATA_DIR=directory(site.folder / "second"))
     assert "fra-2" in used
     assert "JOIN_TOKEN_INVALID" in site.enrol(DATA_DIR=directory(site.folder / "third"), code=1)

@@ -53,6 +53,7 @@ class Pods:
             "TMPDIR": str(temporary),
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "200",
+            "INSTANCE": "site",
             **self.api.environment,
             **{name: str(value) for name, value in environment.items()},
         }

@@ -54,6 +54,10 @@ metadata:
     app.kubernetes.io/component: {{ .what }}
 spec:
   secretName: {{ .prefix }}-ca
+  secretTemplate:
+    labels:
+      app.kubernetes.io/part-of: sovereign-mesh
+      app.kubernetes.io/instance: {{ $root.Release.Name }}
   isCA: true
   commonName: {{ printf "%s CA" .prefix | trunc 64 }}
   duration: 87600h
@@ -85,6 +89,10 @@ metadata:
     app.kubernetes.io/component: {{ $.what }}
 spec:
   secretName: {{ $.prefix }}-{{ .name }}
+  secretTemplate:
+    labels:
+      app.kubernetes.io/part-of: sovereign-mesh
+      app.kubernetes.io/instance: {{ $root.Release.Name }}
   commonName: {{ .name }}
   {{- with .dnsNames }}
   dnsNames: {{- toYaml . | nindent 4 }}

@@ -72,6 +72,11 @@ spec:
         {{- include "sovereign-mesh.environment" $root | nindent 8 }}
         - name: WORK_DIR
           value: /run/work
+        {{- if .api }}
+        # For the Secrets that it makes, which helm does not know.
+        - name: INSTANCE
+          value: {{ $root.Release.Name }}
+        {{- end }}
         {{- if .admin }}
         - name: ADMIN_NAME
           value: {{ .what }}

@@ -121,8 +121,9 @@ may be is said by values.schema.json. tests/helm/contradictions.yaml has a case 
 {{- if and (eq $v.node.enrolment.source "secret") (not $v.node.enrolment.secretName) -}}
 {{- fail "sovereign-mesh: node.enrolment.secretName: node.enrolment.source: secret needs the name of the Secret" -}}
 {{- end -}}
-{{- if le (float64 $v.node.terminationGracePeriodSeconds) (float64 $v.node.serving.drainGraceSeconds) -}}
-{{- fail "sovereign-mesh: node.terminationGracePeriodSeconds: it must be longer than node.serving.drainGraceSeconds, or running requests are killed" -}}
+{{- /* After the requests the log is closed and flushed, and the engine stopped. */ -}}
+{{- if lt (float64 $v.node.terminationGracePeriodSeconds) (addf 15.0 (float64 $v.node.serving.drainGraceSeconds)) -}}
+{{- fail "sovereign-mesh: node.terminationGracePeriodSeconds: it must be at least 15 more than node.serving.drainGraceSeconds, or a node is killed while it drains" -}}
 {{- end -}}
 {{- $address := $v.node.advertise.address -}}
 {{- if and $v.node.service.perNode (ne $v.node.service.type "ClusterIP") (not $address) -}}

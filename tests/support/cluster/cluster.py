@@ -108,6 +108,16 @@ class Cluster:
                 self.wait()
         self._hooks("post-upgrade")
 
+    def uninstall(self) -> None:
+        """`helm uninstall`: what the release made goes; what its Jobs made, kept claims and volumes stay."""
+        self._stop([self._forget(name) for name in list(self.running)])
+        self._publish()
+        for key in self._released:
+            annotations = self.objects.held[key]["metadata"].get("annotations", {})
+            if annotations.get("helm.sh/resource-policy") != "keep":
+                del self.objects.held[key]
+        self._released = set()
+
     def test(self) -> dict[str, str]:
         """`helm test`: the log of each test's pod; PodFailed if one fails."""
         return self._hooks("test")
@@ -131,16 +141,7 @@ class Cluster:
         """As the kubelet does: SIGTERM, the pod's grace, SIGKILL; PodFailed where it came to that."""
         running = self._forget(name)
         self._publish()
-        grace = min(GRACE_S, float(running.pod.spec.get("terminationGracePeriodSeconds", 30)))
-        for process in running.processes.values():
-            process.send_signal(signal.SIGTERM)
-        for container, process in running.processes.items():
-            try:
-                process.wait(grace)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise PodFailed(f"{name}/{container} had to be killed\n{running.tail}") from None
+        self._stop([running])
 
     def kill(self, name: str) -> None:
         """A pod is gone at once, as with its machine."""
@@ -215,6 +216,24 @@ class Cluster:
         running = self.running.pop(name)
         self._free.append(running.host)
         return running
+
+    def _stop(self, stopped: Sequence[Running]) -> None:
+        """All are told at once, as when a release is removed."""
+        for running in stopped:
+            for process in running.processes.values():
+                process.send_signal(signal.SIGTERM)
+        killed = []
+        for running in stopped:
+            grace = min(GRACE_S, float(running.pod.spec.get("terminationGracePeriodSeconds", 30)))
+            for container, process in running.processes.items():
+                try:
+                    process.wait(grace)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    killed.append(f"{running.pod.name}/{container} had to be killed\n{running.tail}")
+        if killed:
+            raise PodFailed("\n".join(killed))
 
     def _finish(self, pod: Pod) -> str:
         self._create(pod)

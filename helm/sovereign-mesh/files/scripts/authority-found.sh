@@ -1,6 +1,6 @@
 #!/bin/sh
 # Founds the authority, once: its keys are made here, in memory, and kept as a Secret.
-# Environment: SECRET_NAME, TRUST_DOMAIN, WORK_DIR (in memory).
+# Environment: SECRET_NAME, TRUST_DOMAIN, INSTANCE (the release), WORK_DIR (in memory).
 set -eu
 umask 077
 
@@ -14,7 +14,7 @@ esac
 
 rm -rf "$WORK_DIR/authority"
 meshctl authority init "$WORK_DIR/authority" --trust-domain "$TRUST_DOMAIN"
-set -- --label app.kubernetes.io/part-of=sovereign-mesh
+set -- --label app.kubernetes.io/part-of=sovereign-mesh --label "app.kubernetes.io/instance=$INSTANCE"
 for name in root.key root.pem authority.key authority.pem; do
   set -- "$@" --from-file "$name=$WORK_DIR/authority/ca/$name"
 done

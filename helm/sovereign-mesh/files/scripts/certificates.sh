@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the certificates of a release that are not there yet, each as a Secret PREFIX-NAME (ca.crt, tls.crt, tls.key).
 # Environment: PREFIX, ALGORITHM, DAYS, SERVERS (NAME=DNS,DNS ...), CLIENTS (NAME or NAME=DNS ...), CA_DIR (the Secret
-# PREFIX-ca, mounted where it is there), WORK_DIR (in memory).
+# PREFIX-ca, mounted where it is there), INSTANCE (the release), WORK_DIR (in memory).
 set -eu
 umask 077
 
@@ -47,7 +47,7 @@ fi
 
 python "$(dirname "$0")/certificates.py" "$@"
 for name in $missing; do
-  python -m control.kubernetes_secret "$PREFIX-$name" --label app.kubernetes.io/part-of=sovereign-mesh \
+  python -m control.kubernetes_secret "$PREFIX-$name" --label app.kubernetes.io/part-of=sovereign-mesh --label "app.kubernetes.io/instance=$INSTANCE" \
     --from-file "ca.crt=$WORK_DIR/$name/ca.crt" --from-file "tls.crt=$WORK_DIR/$name/tls.crt" \
     --from-file "tls.key=$WORK_DIR/$name/tls.key"
 done

@@ -8,8 +8,15 @@ umask 077
 scripts=$(dirname "$0")
 node="$NODE_PREFIX-${POD_NAME##*-}"
 identity="$DATA_DIR/identity"
+new="$DATA_DIR/identity.new"
 scratch=${TMPDIR:-/tmp}
 sh "$scripts/private-volume.sh"
+
+# Enrolled, and ended before the identity was put in place: its token is used up. The certificate was written last.
+if [ -f "$new/svid.pem" ] && python "$scripts/certificate-holds.py" "$new/svid.pem"; then
+  rm -rf "$identity"
+  mv "$new" "$identity"
+fi
 
 if [ -f "$identity/svid.pem" ]; then
   if python "$scripts/certificate-holds.py" "$identity/svid.pem"; then
@@ -34,7 +41,6 @@ while [ ! -s "$TOKEN_DIR/$node" ]; do
   sleep 2
 done
 
-new="$DATA_DIR/identity.new"
 while :; do
   rm -rf "$new"
   MESHCTL_JOIN_TOKEN=$(cat "$TOKEN_DIR/$node")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a join token for each node that has none, and keeps each as a Secret of its own.
-# Environment: NODES (names), SECRET_PREFIX, FACTS (options of `meshctl node token`), TOKEN_SECONDS, WORK_DIR (in
-# memory), and what admin.sh needs.
+# Environment: NODES (names), SECRET_PREFIX, FACTS (options of `meshctl node token`), TOKEN_SECONDS, INSTANCE (the
+# release), WORK_DIR (in memory), and what admin.sh needs.
 set -eu
 umask 077
 
@@ -24,6 +24,6 @@ for node in $missing; do
   # shellcheck disable=SC2086
   meshctl node token "$node" $FACTS --ttl "$TOKEN_SECONDS" > "$WORK_DIR/token"
   python -m control.kubernetes_secret "$SECRET_PREFIX-$node" --if-absent --from-file "token=$WORK_DIR/token" \
-    --label app.kubernetes.io/part-of=sovereign-mesh --label sovereign-mesh.io/join-token="$node"
+    --label app.kubernetes.io/part-of=sovereign-mesh --label "app.kubernetes.io/instance=$INSTANCE" --label sovereign-mesh.io/join-token="$node"
   rm -f "$WORK_DIR/token"
 done
