@@ -10,7 +10,8 @@ tokens. A figure is the median over the rounds of that round's ratio to off, so 
 does falls on both.
 
 Then the same with vLLM and the tiny model, one engine behind all of the gateways: what a user has. The
-scripted engine costs nothing, so with it the price is compared with the gateway alone. `--scripted`: only that.
+scripted engine costs nothing, so with it the price is compared with the gateway alone. `--scripted`: only
+that.
 """
 
 from __future__ import annotations
