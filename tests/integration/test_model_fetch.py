@@ -445,6 +445,21 @@ def test_from_a_hub(model: Path, target: Path, digest: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("more", "reason"), [(9, "PEER_MISBEHAVED"), (70 << 20, "MODEL_TOO_LARGE")])
+def test_a_hub_that_lies_about_sizes(
+    target: Path, digest: str, tmp_path: Path, more: int, reason: str
+) -> None:
+    lies = hub("org/llama", {"config.json": bytes(2 + more)}, "hush", lambda content: 2)
+    with serving(lies) as address:
+        words = ["fetch", "--to", str(target), "--digest", digest, "-o", "json", "--from", "hub:org/llama"]
+        settings = {"HF_ENDPOINT": f"http://{address}", "HOME": str(tmp_path / "home"), "HF_TOKEN": "hush"}
+        settings |= {"HF_HUB_OFFLINE": "0"}
+        out, err = command(*words, **settings).communicate(timeout=60)
+    assert json.loads(err)["error"]["reason"] == reason, out
+    nothing_is_left(target)
+
+
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_leaves_nothing(target: Path, digest: str) -> None:
     asked, over = threading.Event(), threading.Event()
 
