@@ -22,10 +22,7 @@ from mesh.settings import (
     TelemetrySettings,
     load_settings,
 )
-from mesh.store.configured import BoardSettings
-
-# Environment variables that override settings, for secrets.
-SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
+from mesh.store.configured import BOARD_SECRETS, BoardSettings
 
 # The gap between two heads that a node must be able to miss without calling the authority stale.
 MISSED_HEADS = 2
@@ -128,7 +125,7 @@ class ControlSettings(Settings):
 
 def load_config(path: Path, environment: Mapping[str, str]) -> ControlSettings:
     """Reads the file; CONFIG_INVALID names every setting that is wrong."""
-    settings = load_settings(ControlSettings, path, environment, SECRETS)
+    settings = load_settings(ControlSettings, path, environment, BOARD_SECRETS)
     folder = path.resolve().parent
 
     policy = settings.bootstrap.policy

@@ -20,13 +20,9 @@ from mesh.settings import (
     TelemetrySettings,
     load_settings,
 )
-from mesh.store.configured import BoardSettings
+from mesh.store.configured import BOARD_SECRETS, BoardSettings
 from node.engine.replica_network import REPLICA_NAME
 from node.index.stores import StoreSettings
-
-# Environment variables that override settings, for secrets.
-SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
-
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _WILDCARDS = ("0.0.0.0:", "[::]:")
@@ -290,7 +286,7 @@ class NodeSettings(Settings):
 
 def load_config(path: Path, environment: Mapping[str, str]) -> NodeSettings:
     """Reads the file; CONFIG_INVALID names every setting that is wrong."""
-    settings = load_settings(NodeSettings, path, environment, SECRETS)
+    settings = load_settings(NodeSettings, path, environment, BOARD_SECRETS)
     folder = path.resolve().parent
 
     identity = settings.identity.model_copy(update={"directory": folder / settings.identity.directory})

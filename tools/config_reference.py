@@ -25,10 +25,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from control import config as control_config
 from control.config import ControlSettings
 from mesh.settings import Settings, require_address
-from node import config as node_config
+from mesh.store.configured import BOARD_SECRETS
 from node.config import NodeSettings
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -224,8 +223,8 @@ def render() -> str:
     return "\n".join(
         [
             _INTRODUCTION,
-            *section("mesh-node", NodeSettings, node_config.SECRETS),
-            *section("mesh-control", ControlSettings, control_config.SECRETS),
+            *section("mesh-node", NodeSettings, BOARD_SECRETS),
+            *section("mesh-control", ControlSettings, BOARD_SECRETS),
         ]
     )
 

@@ -16,8 +16,6 @@ from mesh.core.types import SpiffeId, node_id
 
 MIN_TTL_S = 60.0
 MAX_TTL_S = 86_400.0
-# An administrator's first certificate, made where the authority is founded.
-ADMIN_TTL_S = MAX_TTL_S
 
 # Segments of a path that an administrator may ask for, the kind included.
 _ADMIN_MAY_ISSUE = {"client": (2, 3), "admin": (2,)}

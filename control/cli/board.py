@@ -26,11 +26,10 @@ from mesh.identity.bundle import load_bundle_file
 from mesh.identity.source import BUNDLE_DIRECTORY
 from mesh.identity.svid import load_svid
 from mesh.settings import Address, Settings, load_settings
-from mesh.store.configured import BoardSettings, open_store
+from mesh.store.configured import BOARD_SECRETS, BoardSettings, open_store
 
 app = typer.Typer(help="Put records back on a board that has lost them (beside a node, offline).")
 
-_SECRETS = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
 _WORDS = {
     Fate.PUT: "put back",
     Fate.REPLACED: "put in place of an older one",
@@ -111,7 +110,7 @@ def restore_board(
 
 
 def _read(config: Path, endpoints: list[str] | None) -> _NodeFile:
-    settings = load_settings(_NodeFile, config, os.environ, _SECRETS)
+    settings = load_settings(_NodeFile, config, os.environ, BOARD_SECRETS)
     if not endpoints:
         return settings
     try:

@@ -22,7 +22,6 @@ TILE_WIDTH = 1 << TILE_HEIGHT
 TILE_BYTES = TILE_WIDTH * HASH_BYTES
 MAX_ENTRY_BYTES = 0xFFFF
 MAX_BUNDLE_BYTES = TILE_WIDTH * (2 + MAX_ENTRY_BYTES)
-TOP_LEVEL = 7  # of a tree of MAX_TREE_SIZE leaves
 ENTRIES = -1  # in place of a level: the tile is an entry bundle
 
 CHECKPOINT_PATH = "checkpoint"

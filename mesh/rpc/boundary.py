@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from mesh.core.errors import MeshError, Reason
 from mesh.rpc.status import abort
 from mesh.rpc.unread import COUNTED_FROM_BYTES, UnreadAnswers
+from mesh.rpc.wrapping import WrappingInterceptor
 from mesh.telemetry.logs import describe
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _MALFORMED = object()
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class ErrorBoundary(WrappingInterceptor):
     """Wraps every handler once. `new_id` makes incident numbers; `refused` is told of every call that ends
     with an error, by its method.
 
@@ -43,26 +44,11 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         max_message_bytes: int = 1024 * 1024,
         refused: Callable[[str, Reason], None] = lambda method, reason: None,
     ) -> None:
+        super().__init__()
         self._new_id = new_id
         self._refused = refused
         self._max_message_bytes = max_message_bytes
-        self._wrapped: dict[str, Any] = {}
         self._unread = UnreadAnswers()
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler of this method, wrapped; None if there is no such method."""
-        method = handler_call_details.method
-        try:
-            return self._wrapped[method]
-        except KeyError:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return None  # not kept: a caller may invent as many method names as it likes
-            return self._wrapped.setdefault(method, self._wrap(method, handler))
 
     def _wrap(self, method: str, handler: Any) -> Any:
         make, inner = KINDS[handler.request_streaming, handler.response_streaming](handler)

@@ -17,7 +17,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ import grpc
 from mesh.core.errors import MeshError, Reason
 from mesh.core.types import SpiffeId
 from mesh.rpc.boundary import KINDS
+from mesh.rpc.wrapping import WrappingInterceptor
 from mesh.telemetry import calls, spans
 from mesh.telemetry import span_attributes as names
 from mesh.telemetry.calls import Call
@@ -42,7 +43,7 @@ _SERVER_FAILED = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "IN
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class CallTelemetry(WrappingInterceptor):
     """Wraps every handler once. `new_id` makes the ids of calls, `home` is the own trust domain,
     `monotonic` is in seconds."""
 
@@ -53,6 +54,7 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         home: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__()
         self._new_id = new_id
         self._tracing = tracing
         self._home = home
@@ -61,24 +63,9 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             logging.INFO: LineBudget(LINES_PER_SECOND),
             logging.DEBUG: LineBudget(LINES_PER_SECOND),
         }
-        self._wrapped: dict[str, Any] = {}
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler of this method, wrapped; None if there is no such method."""
-        method = handler_call_details.method
-        try:
-            return self._wrapped[method]
-        except KeyError:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return None  # not kept, as in boundary.py
-            return self._wrapped.setdefault(method, self._wrap(method.lstrip("/"), handler))
 
     def _wrap(self, method: str, handler: Any) -> Any:
+        method = method.lstrip("/")
         make, inner = KINDS[handler.request_streaming, handler.response_streaming](handler)
         if inspect.isasyncgenfunction(inner):
 

@@ -18,35 +18,23 @@ from typing import Any
 import grpc
 
 from mesh.rpc.boundary import KINDS
+from mesh.rpc.wrapping import WrappingInterceptor
 from mesh.telemetry.base import CallObserver, MethodObserver
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-class ObservedCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class ObservedCalls(WrappingInterceptor):
     """Wraps every handler once. The outermost of a server's interceptors. `monotonic`: seconds."""
 
     def __init__(self, observer: CallObserver, monotonic: Callable[[], float]) -> None:
+        super().__init__()
         self._observer = observer
         self._monotonic = monotonic
-        self._wrapped: dict[str, Any] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler of this method, observed; None if there is no such method."""
-        method = handler_call_details.method
-        try:
-            return self._wrapped[method]
-        except KeyError:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                self._observer.no_such_method()
-                return None
-            return self._wrapped.setdefault(method, self._wrap(method, handler))
+    def _no_such_method(self) -> None:
+        self._observer.no_such_method()
 
     def _wrap(self, method: str, handler: Any) -> Any:
         make, inner = KINDS[handler.request_streaming, handler.response_streaming](handler)

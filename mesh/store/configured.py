@@ -6,6 +6,7 @@ renewed certificate is used without a restart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,9 @@ from pydantic import Field, SecretStr, model_validator
 from mesh.core.errors import MeshError, Reason
 from mesh.settings import Address, Settings
 from mesh.store.etcd import EtcdStore
+
+# Environment variables that override settings of a file that has these as its `board`.
+BOARD_SECRETS: Mapping[str, str] = {"SOVEREIGN_MESH_BOARD_PASSWORD": "board.password"}
 
 
 class BoardSettings(Settings):

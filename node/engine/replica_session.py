@@ -19,6 +19,7 @@ from node.engine.replica_state import ReplicaState
 from sovereign.engine.v1 import engine_pb2, engine_pb2_grpc
 
 MAX_MESSAGE_BYTES = 16 << 20
+_MOST_UNREAD = 16 << 20  # characters: far more than a context has room for
 _FINISHES = frozenset(reason.value for reason in FinishReason)
 _EXPLANATIONS = {
     Reason.PROMPT_TOO_LONG: "the prompt and one token of output must fit into the model's context",
@@ -44,7 +45,12 @@ class Generation:
         self._waiter: asyncio.Future[None] | None = None
 
     def tell(self, event: engine_pb2.Event) -> None:
-        """News from the replica."""
+        """News from the replica. After its last word nothing counts."""
+        if self.over:
+            return
+        if len(self._text) + len(event.text) > _MOST_UNREAD:
+            self.fail(MeshError(Reason.ENGINE_FAILED, "the replica says more than any model would"))
+            return
         self._text += event.text
         self._tokens += event.tokens
         if event.finish:
@@ -146,11 +152,13 @@ class ReplicaSession:
             self._commands.put_nowait(engine_pb2.SessionRequest(cancel=generation.id))
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text. Raises ENGINE_FAILED when the replica does not answer."""
+        """One vector per text. Raises ENGINE_FAILED when the replica does not answer, or so many."""
         try:
             response = await self._stub.Embed(engine_pb2.EmbedRequest(texts=texts))
         except grpc.aio.AioRpcError as error:
             raise MeshError(Reason.ENGINE_FAILED, "the engine died under the request") from error
+        if len(response.embeddings) != len(texts):
+            raise MeshError(Reason.ENGINE_FAILED, "the replica gave another number of vectors")
         return [list(embedding.values) for embedding in response.embeddings]
 
     async def close(self) -> None:

@@ -77,6 +77,7 @@ class SharedClusterEngine(PooledEngine):
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._troubles: dict[str, str] = {}
         self._woken = asyncio.Event()
+        self._wake_from = 0.0
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -101,6 +102,7 @@ class SharedClusterEngine(PooledEngine):
 
     async def _follow(self) -> None:
         while True:
+            self._wake_from = asyncio.get_running_loop().time() + self._look_every_s
             await self._look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._look_every_s):
@@ -174,7 +176,9 @@ class SharedClusterEngine(PooledEngine):
 
     def _lost(self, name: str) -> None:
         _LOG.warning("the replica at %s is gone", name)
-        self._woken.set()
+        # One that breaks off whenever it is dialled must not set the pace.
+        if asyncio.get_running_loop().time() >= self._wake_from:
+            self._woken.set()
 
 
 def _explained(error: Exception) -> MeshError:

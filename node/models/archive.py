@@ -1,13 +1,18 @@
 """A model in a tar archive (plain, gzip, bzip2 or xz): a file, or streamed over HTTPS.
 
 Read once from front to back, and never kept. Only regular files are taken; a link or a device is refused.
+It is unpacked a piece at a time, for a few bytes may stand for gigabytes, and what is no file's content
+(headers, folders, padding) is bounded as a whole.
 HTTPS only, and no redirect leads out of it. Whoever serves it may want an Authorization header:
 MESH_MODEL_AUTHORIZATION in the environment, shown to the named host alone.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import http.client
+import io
 import lzma
 import tarfile
 import urllib.error
@@ -16,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from mesh.core.errors import MeshError, Reason
 from node.models.rules import Rules, require_room
@@ -25,7 +30,13 @@ from node.models.source import PIECE_BYTES, Item, Wrote, write
 AUTHORIZATION = "MESH_MODEL_AUTHORIZATION"
 _TIMEOUT_S = 60.0  # without a byte
 _MOST_HEADER_BYTES = 1 << 20
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+_MOST_OVERHEAD_BYTES = 64 << 20  # for all files together
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, RecursionError)
+_MAGIC: Mapping[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda packed: gzip.GzipFile(fileobj=packed),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
 _LONG_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 Open = Callable[[], AbstractContextManager[Any]]
@@ -39,16 +50,19 @@ class ArchiveSource:
 
     def items(self) -> Iterator[Item]:
         """The files, one after the other."""
-        with self._opened() as stream, _read(), _tar(stream) as archive:
+        with self._opened() as stream, _read(), _Unpacked(stream) as unpacked, _tar(unpacked) as archive:
             seen = 0
             for member in archive:
                 seen += max(0, member.size)
                 require_room(seen, self._rules)  # also what is passed over has to be unpacked
                 if member.isdir():
                     continue
-                content = archive.extractfile(member) if member.isreg() else None
+                content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None:
-                    raise MeshError(Reason.MODEL_UNSAFE, "the archive holds a link or a device")
+                    raise MeshError(
+                        Reason.MODEL_UNSAFE, "the archive holds a link, a device or a sparse file"
+                    )
+                unpacked.expect(member.size)
                 yield Item(member.name.removeprefix("./"), member.size, _Saver(content))
 
 
@@ -66,6 +80,34 @@ class _Saver:
             if not piece:
                 return
             yield piece
+
+
+class _Unpacked(io.RawIOBase):
+    """What an archive unpacks to; by what it begins with, as its name may lie."""
+
+    def __init__(self, stream: Any) -> None:
+        packed = io.BufferedReader(stream)
+        head = packed.peek(6)
+        reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
+        self._content = reader(packed) if reader else packed
+        self._left = _MOST_OVERHEAD_BYTES
+
+    def expect(self, size: int) -> None:
+        """So many bytes of a file come next."""
+        self._left += size
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes. Raises MODEL_UNSAFE for more than was expected."""
+        try:
+            found: bytes = self._content.read(size)
+        except OSError as error:
+            if type(error) is OSError and error.errno is None:  # bz2's way of saying it
+                raise tarfile.ReadError("damaged") from None
+            raise
+        self._left -= len(found)
+        if self._left < 0:
+            raise MeshError(Reason.MODEL_UNSAFE, "the archive has more headers than a model needs")
+        return found
 
 
 @contextmanager
@@ -91,13 +133,13 @@ class _BoundedInfo(tarfile.TarInfo):
         return found
 
 
-def _tar(stream: BinaryIO) -> tarfile.TarFile:
-    return tarfile.open(fileobj=stream, mode="r|*", tarinfo=_BoundedInfo, errorlevel=2)
+def _tar(unpacked: Any) -> tarfile.TarFile:
+    return tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_BoundedInfo, errorlevel=2)
 
 
 def opened_file(path: Path) -> Open:
     """An archive on this machine."""
-    return lambda: path.open("rb")
+    return lambda: path.open("rb", buffering=0)
 
 
 def opened_url(url: str, environment: Mapping[str, str]) -> Open:

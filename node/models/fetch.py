@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.core.errors import MeshError, Reason
+from mesh.identity.private_files import sync_directory
 from node.engine.model_files import computed_digest, files_of
 from node.models.rules import Rules, Tally, require_room
 from node.models.source import Item, Source, Wrote
@@ -71,9 +72,9 @@ def fetch(
                 Reason.MODEL_DIGEST_MISMATCH, f"what was fetched has digest {arrived}, expected {digest}"
             )
         for folder, _, _ in os.walk(root):
-            _sync(Path(folder))
+            sync_directory(Path(folder))
         root.rename(target)
-        _sync(target.parent)
+        sync_directory(target.parent)
     return Fetched(digest, tally.files, tally.bytes, already=False)
 
 
@@ -156,11 +157,3 @@ def _both(one: Wrote, other: Wrote) -> Wrote:
         other(size)
 
     return wrote
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

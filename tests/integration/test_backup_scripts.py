@@ -298,15 +298,28 @@ async def test_an_interrupted_backup_leaves_no_archive(machine: Machine):
     assert not list(machine.backups.glob("*.tar"))
 
 
+async def test_an_identity_with_links_is_refused_before_it_is_needed(machine: Machine):
+    (machine.identity / "svid.key").rename(machine.identity / "1.key")
+    (machine.identity / "svid.key").symlink_to("1.key")
+    environment = machine.environment(BACKUP_DIRECTORY=machine.backups)
+    run_script("node-backup.sh", **environment).refused("something else than files")
+    assert list(machine.backups.iterdir()) == []
+
+
 async def test_only_the_newest_few_are_kept(machine: Machine):
+    """Of this log, and none of another's whose name begins with this one's."""
+    machine.backups.mkdir()
+    others = [machine.backups / f"de.mesh.example_node_fra-1-{each}-20250101T000000Z.tar" for each in "abc"]
+    for other in others:
+        other.write_bytes(b"")
     made = []
     for number in range(4):
         clock = shadow(machine.folder / "bin", "date", f"echo 2026010{number}T000000Z")
         environment = machine.environment(BACKUP_DIRECTORY=machine.backups, BACKUP_KEEP=2)
         made.append(run_script("node-backup.sh", path=clock, **environment).path)
-    assert sorted(machine.backups.iterdir()) == sorted(
-        path for kept in made[2:] for path in (kept, kept.with_name(kept.name + ".sha256"))
-    )
+    assert made[0].name.startswith("de.mesh.example_node_fra-1-2026"), "as the others' names do"
+    kept = [path for each in made[2:] for path in (each, each.with_name(each.name + ".sha256"))]
+    assert sorted(machine.backups.iterdir()) == sorted([*kept, *others])
 
 
 @pytest.mark.parametrize(

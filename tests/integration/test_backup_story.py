@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import shutil
 import signal
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 import yaml
 
-from control.cli.main import run
 from control.config_example import example_config
 from mesh.client import MeshClient, RequestContext, collect, collect_search
 from mesh.core.decision import Decision
@@ -28,6 +26,7 @@ from mesh.ports import free_ports
 from mesh.sdk.profile import ControlPlane, Profile
 from tests.support.backups import etcd_tools, needs_tools, run_script
 from tests.support.etcd import fast_server
+from tests.support.meshctl import in_thread
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "examples" / "policies" / "de.cedar"
@@ -54,13 +53,8 @@ class Site:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     async def meshctl(self, *arguments: object, profile: Path | None = None) -> dict[str, Any]:
-        def work() -> tuple[int, str, str]:
-            out, err = io.StringIO(), io.StringIO()
-            words = [*map(str, arguments), *(("--profile", str(profile)) if profile else ())]
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                return run([*words, "--output", "json"]), out.getvalue(), err.getvalue()
-
-        code, out, err = await asyncio.to_thread(work)
+        words = ("--profile", profile) if profile else ()
+        code, out, err = await in_thread(*arguments, *words, "--output", "json")
         assert code == 0, (arguments, err, self.logs())
         return dict(json.loads(out))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import random
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from control.cli.main import run
 from mesh.client import Finished, MeshClient, RequestContext, Sampling, Token
 from mesh.evidence import MemoryDecisionLog
 from mesh.identity.ca import CertificateAuthority
@@ -26,6 +24,7 @@ from mesh.store.memory import MemoryBoard, MemoryStore
 from node.engine.scripted import ScriptedEngine
 from node.runtime import NodeParts, NodeRuntime
 from tests.support.control import control_of
+from tests.support.meshctl import in_thread
 
 ROOT = Path(__file__).parents[2]
 DE_POLICY = ROOT / "examples" / "policies" / "de.cedar"
@@ -41,13 +40,7 @@ class Meshctl:
         self.profile = profile
 
     async def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        def in_thread() -> tuple[int, str, str]:
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = run([*map(str, arguments), "--profile", str(self.profile)])
-            return code, out.getvalue(), err.getvalue()
-
-        return await asyncio.to_thread(in_thread)
+        return await in_thread(*arguments, "--profile", self.profile)
 
     async def json(self, *arguments: object) -> dict[str, Any]:
         code, out, err = await self(*arguments, "--output", "json")
@@ -84,9 +77,7 @@ class Day:
         token = (await self.admin.text("node", "token", name, *options)).strip()
         out = self.root / "nodes" / name
         bundle = self.root / "de" / "bundle.json"
-        code, _, err = await asyncio.to_thread(
-            _quietly,
-            "node", "enroll", "--token", token, "--control", self.enrolment,
+        code, _, err = await in_thread("node", "enroll", "--token", token, "--control", self.enrolment,
             "--trust-bundle", bundle, "--out", out,
         )  # fmt: skip
         assert (code, err) == (0, "")
@@ -123,19 +114,10 @@ class Day:
         await self._closing.aclose()
 
 
-def _quietly(*arguments: object) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run([str(a) for a in arguments])
-    return code, out.getvalue(), err.getvalue()
-
-
 @pytest.fixture
 async def day(tmp_path: Path) -> AsyncIterator[Day]:
     home = tmp_path / "de"
-    code, _, err = await asyncio.to_thread(
-        _quietly, "authority", "init", home, "--trust-domain", "de.mesh.example"
-    )
+    code, _, err = await in_thread("authority", "init", home, "--trust-domain", "de.mesh.example")
     assert (code, err) == (0, "")
     board = MemoryBoard()
     async with control_of(CertificateAuthority.load(home / "ca"), board, tmp_path / "state") as control:
@@ -352,9 +334,7 @@ async def test_whoever_is_revoked_is_cut_off(day: Day):
 
 
 async def test_bundles_are_exchanged_as_files(day: Day, tmp_path: Path):
-    await asyncio.to_thread(
-        _quietly, "authority", "init", tmp_path / "fr", "--trust-domain", "fr.mesh.example"
-    )
+    await in_thread("authority", "init", tmp_path / "fr", "--trust-domain", "fr.mesh.example")
     accepted = await day.admin.json("trust", "import", tmp_path / "fr" / "bundle.json")
     assert accepted["federated"] == ["fr.mesh.example"]
     client = await day.client()

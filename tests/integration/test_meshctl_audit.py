@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import io
 import json
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +12,6 @@ from typing import Any
 import pytest
 
 from control.cli.identity_files import write_identity, write_profile
-from control.cli.main import run
 from mesh.core.errors import MeshError
 from mesh.core.notes import Checkpoint, parse_note
 from mesh.evidence.configured import origin_of
@@ -24,6 +20,7 @@ from mesh.identity.bundle import save_bundle
 from mesh.identity.log_keys import LogKey
 from mesh.sdk.profile import Profile
 from tests.support.mesh import Mesh, mesh_of
+from tests.support.meshctl import in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -50,13 +47,7 @@ class Desk:
         return out
 
     async def run(self, *arguments: object) -> tuple[int, str, str]:
-        def in_thread() -> tuple[int, str, str]:
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = run([*map(str, arguments)])
-            return code, out.getvalue(), err.getvalue()
-
-        return await asyncio.to_thread(in_thread)
+        return await in_thread(*arguments)
 
     async def json(self, *arguments: object, code: int = 0) -> dict[str, Any]:
         found, out, err = await self.run(*arguments, "--output", "json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
 import os
@@ -15,10 +14,10 @@ from typing import Any
 import pytest
 
 from control.cli.identity_files import write_identity, write_profile
-from control.cli.main import run
 from mesh.sdk.profile import ControlPlane, Profile
 from tests.support.control import RunningControl, control_of
 from tests.support.documents import SPEC, Documents, documents_of
+from tests.support.meshctl import in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -50,13 +49,7 @@ class Desk:
         return out
 
     async def run(self, profile: Path, *arguments: object) -> tuple[int, str, str]:
-        def in_thread() -> tuple[int, str, str]:
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = run([*map(str, arguments), "--profile", str(profile)])
-            return code, out.getvalue(), err.getvalue()
-
-        return await asyncio.to_thread(in_thread)
+        return await in_thread(*arguments, "--profile", profile)
 
     async def json(self, profile: Path, *arguments: object, code: int = 0) -> dict[str, Any]:
         found, out, err = await self.run(profile, *arguments, "--output", "json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import signal
@@ -20,7 +19,6 @@ import grpc
 import pytest
 
 from control.cli.identity_files import write_identity, write_profile
-from control.cli.main import run
 from mesh.core.errors import Reason
 from mesh.identity.names import dns_name_of
 from mesh.identity.tls import dial
@@ -29,6 +27,7 @@ from mesh.sdk.profile import ControlPlane, Profile
 from sovereign.mesh.v1 import node_admin_pb2, node_admin_pb2_grpc
 from tests.support.control import RunningControl, control_of
 from tests.support.mesh import DEADLINE_S, Mesh, context, mesh_of
+from tests.support.meshctl import in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -44,13 +43,7 @@ class Desk:
     profile: Path
 
     async def run(self, *arguments: object) -> tuple[int, str, str]:
-        def in_thread() -> tuple[int, str, str]:
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = run([*map(str, arguments), "--profile", str(self.profile)])
-            return code, out.getvalue(), err.getvalue()
-
-        return await asyncio.to_thread(in_thread)
+        return await in_thread(*arguments, "--profile", self.profile)
 
     async def json(self, *arguments: object) -> dict[str, Any]:
         code, out, err = await self.run(*arguments, "--output", "json")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import fcntl
 import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,6 +253,27 @@ def endless_header() -> bytes:
     return info.tobuf()
 
 
+def folders(count: int) -> bytes:
+    """Headers alone."""
+    return gzip.compress(linked(tarfile.DIRTYPE, "x").tobuf() * count, 1)
+
+
+def sparse() -> bytes:
+    """A file of the name's type 1.0, whose map would be read to its end."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("config.json")
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.size": "2"}
+        info.size = 1024
+        tar.addfile(info, io.BytesIO(b"1\n0\n2\n".ljust(512, b"\0") + b"{}".ljust(512, b"\0")))
+    return made.getvalue()
+
+
+HOSTILE |= {
+    "sparse": (sparse(), "MODEL_UNSAFE"),
+    "damaged gzip": (gzip.compress(archive())[:64] + b"\0" * 4096, "MODEL_UNSAFE"),
+    "damaged bzip2": (archive(mode="w:bz2")[:64] + b"\0" * 4096, "MODEL_UNSAFE"),
+}
 HOSTILE |= {"twice": (twice(), "MODEL_UNSAFE"), "header": (endless_header(), "MODEL_UNSAFE")}
 
 
@@ -262,6 +286,30 @@ def test_hostile_archives(tmp_path: Path, target: Path, run: Run, kind: str) -> 
     nothing_is_left(target)
     assert not (tmp_path / "escaped.json").exists()
     assert not Path("/tmp/escaped.json").exists()
+
+
+def test_headers_are_bounded_in_all(
+    tmp_path: Path, target: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.models.archive._MOST_OVERHEAD_BYTES", 1 << 20)
+    (tmp_path / "m.tar").write_bytes(folders(1000) + gzip.compress(archive()))
+    assert run(tmp_path / "m.tar")[0] == 0
+    shutil.rmtree(target)
+    (tmp_path / "m.tar").write_bytes(folders(4000) + gzip.compress(archive()))
+    assert refusal(run(tmp_path / "m.tar")) == "MODEL_UNSAFE"
+
+
+def test_a_bomb_is_unpacked_a_piece_at_a_time(tmp_path: Path, target: Path, run: Run) -> None:
+    """A few hundred bytes of bzip2, which stand for 64 MiB."""
+    path = tmp_path / "model.tar.bz2"
+    path.write_bytes(bz2.compress(archive({"a.safetensors": bytes(64 << 20)})))
+    assert path.stat().st_size < 10_000
+    tracemalloc.start()
+    try:
+        assert refusal(run(path, "--max-bytes", "3MB")) == "MODEL_TOO_LARGE"
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_from_https(https: Any, target: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +442,21 @@ def test_from_a_hub(model: Path, target: Path, digest: str, tmp_path: Path) -> N
             assert "hf_" not in err
         assert [path.name for path in target.parent.iterdir()] == ["llama"]
         assert not (tmp_path / "home").exists(), "nor is anything left elsewhere"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "reason"), [(9, "PEER_MISBEHAVED"), (70 << 20, "MODEL_TOO_LARGE")])
+def test_a_hub_that_lies_about_sizes(
+    target: Path, digest: str, tmp_path: Path, more: int, reason: str
+) -> None:
+    lies = hub("org/llama", {"config.json": bytes(2 + more)}, "hush", lambda content: 2)
+    with serving(lies) as address:
+        words = ["fetch", "--to", str(target), "--digest", digest, "-o", "json", "--from", "hub:org/llama"]
+        settings = {"HF_ENDPOINT": f"http://{address}", "HOME": str(tmp_path / "home"), "HF_TOKEN": "hush"}
+        settings |= {"HF_HUB_OFFLINE": "0"}
+        out, err = command(*words, **settings).communicate(timeout=60)
+    assert json.loads(err)["error"]["reason"] == reason, out
+    nothing_is_left(target)
 
 
 @pytest.mark.slow

@@ -33,6 +33,8 @@ class FakeReplica(engine_pb2_grpc.EngineServicer):
         self.name, self.engine, self.sessions = name, engine, 0
         self.refuse_with: str = ""
         """A reason code that every generation ends with."""
+        self.hangs_up = False
+        """Every session ends as soon as it has begun."""
         self._socket = socket
         self._server: Any = None
 
@@ -66,6 +68,8 @@ class FakeReplica(engine_pb2_grpc.EngineServicer):
 
     async def Session(self, request_iterator: AsyncIterator[Any], context: Any) -> None:
         self.sessions += 1
+        if self.hangs_up:
+            return
         outbox = Outbox(0.0)
         running: dict[int, asyncio.Task[None]] = {}
 

@@ -100,8 +100,8 @@ def bucket(name: str, objects: dict[str, bytes], key_id: str) -> Behaviour:
     return behave
 
 
-def hub(model: str, files: dict[str, bytes], token: str) -> Behaviour:
-    """A hub with one model at revision "main", for whoever shows the token."""
+def hub(model: str, files: dict[str, bytes], token: str, stated: Callable[[bytes], int] = len) -> Behaviour:
+    """A hub with one model at revision "main", for whoever shows the token; `stated`: the sizes it tells."""
     commit = hashlib.sha1(model.encode()).hexdigest()
 
     def behave(method: str, path: str, headers: Any) -> Answer:
@@ -113,7 +113,7 @@ def hub(model: str, files: dict[str, bytes], token: str) -> Behaviour:
         if path == f"/api/models/{model}/tree/{commit}":
             return as_json(
                 [
-                    {"type": "file", "path": name, "size": len(content), "oid": blob(content)}
+                    {"type": "file", "path": name, "size": stated(content), "oid": blob(content)}
                     for name, content in files.items()
                 ]
             )

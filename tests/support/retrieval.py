@@ -39,7 +39,6 @@ from node.retrieval.sight import Cutter, Sights
 
 SECRET = bytes(range(32))
 HOLDER = SpiffeId("de.mesh.example", "/node/fra-1")
-ASKER = SpiffeId("fr.mesh.example", "/node/par-1")
 REQUESTER = SpiffeId("fr.mesh.example", "/client/firm")
 CONTEXT = RequestContext.of(["internal"], "care/triage")
 DIMENSIONS = 32

@@ -17,7 +17,6 @@ from mesh.core.merging import Statistics, check_ranking, check_statistics, fuse,
 from mesh.core.retrieval import DEPTH, ScoredId
 from mesh.core.types import SpiffeId
 
-Floats = NDArray[np.float64]
 Hit = tuple[bytes, SpiffeId]  # ties go in this order
 
 

@@ -10,8 +10,6 @@ code. Everything that it sends comes from this process, and so from this host.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import json
 import signal
 import sys
@@ -21,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import mesh  # noqa: F401  (before grpc)
-from control.cli.main import run as run_meshctl
 from mesh.client import FailedOver, Finished, MeshClient, Placed, Sampling, Started, Token, collect_search
 from mesh.core.errors import MeshError
 from mesh.core.placement import Decision
 from mesh.core.types import RequestContext
 from mesh.sdk.events import PlacementRefused
 from tests.support.hosts import namespaces
+from tests.support.meshctl import in_thread
 
 _BEGUN_TOKENS = 5
 MODEL = "scripted"
@@ -44,7 +42,7 @@ class Agent:
     async def meshctl(self, _: int, words: list[str]) -> dict[str, Any]:
         """Exit code, and the JSON that it wrote."""
         async with self._meshctl:
-            code, out, err = await asyncio.to_thread(_captured, [*words, "--output", "json"])
+            code, out, err = await in_thread(*words, "--output", "json")
         return {"code": code, "out": json.loads(out) if out.strip() else {}, "err": err.strip()}
 
     async def place(self, _: int, **asked: Any) -> dict[str, Any]:
@@ -151,13 +149,6 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "ranked": [each.node.name for each in decision.ranked],
         "refused": {each.node.name: each.reason.code for each in decision.refused},
     }
-
-
-def _captured(words: list[str]) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_meshctl(words)
-    return code, out.getvalue(), err.getvalue()
 
 
 def _say(message: dict[str, Any]) -> None:

@@ -114,6 +114,21 @@ async def test_a_lost_replica_fails_its_streams_and_its_successor_serves(
     assert await say(engine)
 
 
+async def test_a_replica_that_hangs_up_is_dialled_at_the_pace_of_looking(cluster: FakeCluster) -> None:
+    target = await cluster.add(scripted())
+    cluster.replicas[target].hangs_up = True
+    engine = cluster.engine(look_every_s=0.1)
+    now = asyncio.get_running_loop().time
+    began = now()
+    await engine.start()
+    try:
+        await eventually(lambda: cluster.replicas[target].sessions >= 5, 10, "it was dialled five times")
+        assert now() - began > 0.4, "with a pause after each"
+        await eventually(lambda: engine.state is EngineState.FAILED, 10, "it is lost")
+    finally:
+        await engine.aclose()
+
+
 async def test_leaving_frees_the_place(cluster: FakeCluster, engine: SharedClusterEngine) -> None:
     behind = scripted(SLOW)
     await cluster.add(behind)

@@ -61,6 +61,9 @@ if [ -n "$identity" ]; then
         *)
             mkdir "$making/identity-apart"
             cp -R "$identity/." "$making/identity-apart/"
+            # node-restore.sh refuses them, and would find out too late.
+            [ -z "$(find "$making/identity-apart" ! -type f ! -type d)" ] ||
+                die "$identity holds something else than files and folders"
             apart=./identity-apart
             ;;
     esac
@@ -101,9 +104,11 @@ sync
 mv "$making/$file.sha256" "$directory/$file.sha256"
 mv "$making/$file" "$directory/$file"
 
-# Names end with the time, so that the oldest of this log come first.
-count=$(find "$directory" -maxdepth 1 -name "$name-*Z.tar" | wc -l)
-find "$directory" -maxdepth 1 -name "$name-*Z.tar" | LC_ALL=C sort | while read -r old; do
+# Names end with the time, so that the oldest of this log come first. Of this log alone: fra-1 is not fra-1-b.
+digits8='[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]'
+mine="$name-${digits8}T[0-9][0-9][0-9][0-9][0-9][0-9]Z.tar"
+count=$(find "$directory" -maxdepth 1 -name "$mine" | wc -l)
+find "$directory" -maxdepth 1 -name "$mine" | LC_ALL=C sort | while read -r old; do
     [ "$count" -gt "$keep" ] || break
     rm -f "$old" "$old.sha256"
     count=$((count - 1))
