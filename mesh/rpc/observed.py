@@ -25,7 +25,7 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class ObservedCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps every handler once. The outermost of a server's interceptors. `monotonic`: seconds."""
+    """Wraps every handler once, outside the boundary. `monotonic`: seconds."""
 
     def __init__(self, observer: CallObserver, monotonic: Callable[[], float]) -> None:
         self._observer = observer
