@@ -75,6 +75,7 @@ class Board:
         self._audience = Audience()
         # Of the own trust domain's keys on the board: revision, and whether that is what is in force.
         self._on_board: dict[str, tuple[int, bool]] = {}
+        self._doubted: dict[str, tuple[int, bool]] = {}  # the same as when the store went away, while it is
         self._publisher = Publisher(self, store, clock)
         self._look_again = False
         self._look_again_at = math.inf
@@ -179,13 +180,19 @@ class Board:
 
     async def _take(self, batch: WatchBatch) -> None:
         if batch.kind is WatchKind.DISCONNECTED:
-            self._connected = False
+            self._connected, self._doubted = False, self._on_board.copy()
             self._audience.nudge(self._snapshot)
             return
         changed: set[RecordType] = set()
         if batch.kind is WatchKind.LISTING:
             present = {entry.key for entry in batch.puts}
-            self._on_board = {}
+            # What was published here while the listing was on its way is not in it, and is no older for that.
+            # What is from before a break may be: a board restored from an old copy counts from there.
+            self._on_board = {
+                key: known
+                for key, known in self._on_board.items()
+                if known[0] > batch.revision and self._doubted.get(key) != known
+            }
             self._refused = {key: reason for key, reason in self._refused.items() if key in present}
             self._statuses.keep({node for node in self.statuses if _status_key(node) in present})
         for count, entry in enumerate(sorted(batch.puts, key=self._rank)):
@@ -197,7 +204,7 @@ class Board:
         if batch.kind is WatchKind.LISTING:
             # The own federation came first, so all of it has been judged by the federation of now.
             self._look_again = False
-        back, self._connected = not self._connected, True
+        back, self._connected, self._doubted = not self._connected, True, {}
         self._settle(changed, sweep=back or batch.kind is WatchKind.LISTING)
 
     def _rank(self, entry: Entry) -> tuple[bool, int]:
@@ -264,8 +271,10 @@ class Board:
         if full or self._refused.get(key) is error.reason:
             return
         self._refused[key] = error.reason
-        # Others may share the board without being federated here: that is nothing to worry about.
-        worrying = not isinstance(error, _NotFederated)
+        # Others may share the board without being federated here: that is nothing to worry about. Nor is what
+        # this process itself has said later, and has yet to publish.
+        outdone = error.reason is Reason.RECORD_ROLLED_BACK and named and self._publisher.ahead(named)
+        worrying = not isinstance(error, _NotFederated) and not outdone
         minute = int(self._clock() // 60)
         self._warned = (minute, self._warned[1] + worrying if self._warned[0] == minute else 0)
         # A board that puts and removes garbage over and over must not fill the log.

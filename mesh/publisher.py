@@ -65,6 +65,7 @@ class Publisher:
         self._store = store
         self._clock = clock
         self._issued: dict[RecordKey, int] = {}
+        self._published: dict[RecordKey, int] = {}
 
     async def publish(
         self, signer: Signer, key: RecordKey, payload: bytes, ttl_s: float, lease: Lease | None
@@ -91,6 +92,7 @@ class Publisher:
                     raise
                 revision = await self._read(key)
                 continue
+            self._published[key] = generation
             self._board.take(Entry(str(key), envelope, revision))
             return generation
         raise MeshError(Reason.STORE_CONFLICT, "somebody else has written this key: look again")
@@ -100,6 +102,13 @@ class Publisher:
         if key.type not in SIGNED_BY_NODE:
             raise MeshError(Reason.RECORD_WRONG_SIGNER, "only what a node says of itself needs no board")
         self._board.adopt(key, self._sign(signer, key, payload, ttl_s)[1])
+
+    def ahead(self, key: RecordKey) -> bool:
+        """Whether a node's own word, signed here, is in force here alone: the board has yet to get it."""
+        held = self._board.held(key)
+        issued = self._issued.get(key)
+        alone = held is not None and held.statement.generation == issued != self._published.get(key)
+        return key.type in SIGNED_BY_NODE and alone
 
     def due(self, key: RecordKey, payload: bytes) -> bool:
         """See Board.due."""

@@ -240,7 +240,7 @@ class NodeRuntime:
     def not_ready(self) -> tuple[str, ...]:
         """Why it takes no calls now, in words for anybody; nothing while it does. From any thread."""
         whys = (
-            (not self._listening, "it does not listen yet"),
+            (not self._listening, "it does not listen"),
             (self.parts.clock() >= self.parts.source.svid.not_after, "its certificate has ended"),
             (self.engine.state is not EngineState.READY, f"the engine is {self.engine.state}"),
             (self.gate.draining, "it is draining"),
@@ -312,6 +312,7 @@ class NodeRuntime:
         A call that has been served is under way for gRPC until its last bytes are gone: after draining, give
         them that time.
         """
+        self._listening = False
         await self.server.stop(flush_s)
         for task in self._tasks:
             task.cancel()

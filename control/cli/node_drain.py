@@ -32,6 +32,9 @@ POLL_S = 0.25
 # A node whose lease ran out while it was busy makes a new one with its next heartbeat.
 GONE_AFTER_S = 2.0
 
+# The control plane restarts, or is busy. The node is cordoned all the same: what it does is asked again.
+_AWAY = frozenset({Reason.UNREACHABLE, Reason.NODE_LOST, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED})
+
 _GONE = "it is gone from the board: stopped, or cut off from it and then still serving whoever reaches it"
 
 
@@ -102,20 +105,34 @@ async def _wait(
 ) -> Draining:
     began = heard = time.monotonic()
     while True:
-        node, now = await node_of(session, name), time.monotonic()
-        if node.HasField("status"):
-            heard = now
-        found = progress_of(node, generation, now - heard)
+        found, away = Draining(False, -1), None
+        try:
+            node = await node_of(session, name)
+            told = node.HasField("status") or not await _board_answers(session)
+            now = time.monotonic()
+            heard = now if told else heard
+            found = progress_of(node, generation, now - heard)
+        except MeshError as error:
+            if error.reason not in _AWAY:
+                raise
+            away, heard = error, time.monotonic()  # of the node's silence that says nothing
         if found.done:
             return found
-        if now - began >= timeout_s:
-            raise _late(name, found, timeout_s)
-        tell(found.words(name))
+        if time.monotonic() - began >= timeout_s:
+            raise _late(name, found, timeout_s, away)
+        tell(f"draining {name}: the control plane does not answer" if away else found.words(name))
         await asyncio.sleep(POLL_S)  # the control plane has no stream
 
 
-def _late(name: str, found: Draining, timeout_s: float) -> MeshError:
-    if found.gone:
+async def _board_answers(session: Session) -> bool:
+    """Whether the control plane is told what is on the board: if not, it knows of nobody's leaving it."""
+    return (await call(session.admin.GetStatus(admin_pb2.GetStatusRequest()))).board_connected
+
+
+def _late(name: str, found: Draining, timeout_s: float, away: MeshError | None) -> MeshError:
+    if away is not None:
+        said = f"the control plane does not answer ({away.reason.code})"
+    elif found.gone:
         said = "it has just fallen silent"
     elif found.running < 0:
         said = "it has not heard of it"

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from control.cli.node_view import state_of
-from control.cli.output import table
+from control.cli.output import harmless, table
 from mesh.core.errors import MeshError, Reason
 from mesh.core.text import shortened
 from mesh.core.types import SpiffeId
@@ -26,6 +26,8 @@ _STYLES = {"ready": "green", "stale": "yellow", "cordoned": "yellow", "draining"
 # Certificates are renewed at half their life, which is a day at most.
 _CERTIFICATE_LOW_S = 6 * 3600.0
 _MODELS_SHOWN = 36
+# What a node's last minute cannot be beyond.
+_LONGEST_S, _SHORTEST_WINDOW_S, _MOST = 86_400.0, 0.001, 10**12
 _COLUMNS = (
     *("NODE", "AUTHORITY", "IN", "CTRL", "STATE", "LOAD", "MODELS"),
     *("RECORD", "CERT", "REQ/S", "TOK/S", "ERR", "P50", "P99"),
@@ -163,8 +165,21 @@ def _row(node: admin_pb2.NodeView, told: Told, now: float) -> Row | None:
         certificate_ends_in_s=(
             node.certificate_not_after_ms / 1000 - now if node.certificate_not_after_ms else None
         ),
-        minute=told.minute if told.minute is not None and told.minute.measured else None,
+        minute=told.minute if told.minute is not None and _believable(told.minute) else None,
         silent=told.silent.code if told.silent is not None else "",
+    )
+
+
+def _believable(minute: node_admin_pb2.GetLastMinuteResponse) -> bool:
+    """Whether it counts, and by numbers that a node can have: one that has been broken into may say anything,
+    and is not to fill the screen or make JSON that is none."""
+    times = (minute.window_seconds, minute.p50_seconds, minute.p99_seconds)
+    counts = (minute.requests, minute.failed, minute.refused, minute.prompt_tokens, minute.completion_tokens)
+    return (
+        minute.measured
+        and all(0 <= seconds <= _LONGEST_S for seconds in times)
+        and (minute.window_seconds >= _SHORTEST_WINDOW_S or not any(counts))
+        and max(counts) < _MOST
     )
 
 
@@ -217,9 +232,8 @@ def board_text(board: Board, width: int, trouble: str = "") -> RenderableType:
     """The table with a line above it, for lines of `width` characters; `trouble` is why this is not the
     newest. A node is one line, whatever is too long in it."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(board.states.items())) or "no nodes"
-    head = Text(
-        f"{board.trust_domain}  board {'answers' if board.connected else 'does not answer'}  {states}"
-    )
+    answers = "answers" if board.connected else "does not answer"
+    head = Text(harmless(f"{board.trust_domain}  board {answers}  {states}"))
     if not board.connected:
         head.stylize("bold red")
     without = set[str]().union(*(names for limit, names in _LEFT_OUT if width < limit))

@@ -26,7 +26,7 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class ObservedCalls(WrappingInterceptor):
-    """Wraps every handler once. The outermost of a server's interceptors. `monotonic`: seconds."""
+    """Wraps every handler once, outside the boundary. `monotonic`: seconds."""
 
     def __init__(self, observer: CallObserver, monotonic: Callable[[], float]) -> None:
         super().__init__()

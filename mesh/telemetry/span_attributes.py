@@ -31,7 +31,7 @@ Attributes = Mapping[str, Value]
 
 
 class SpanName(StrEnum):
-    """What a span may be called, beside the RPCs of `RPC_NAMES`."""
+    """What a span may be called, beside RPCs."""
 
     CHAT = "chat"
     COMPLETE = "text_completion"
@@ -49,7 +49,7 @@ class SpanName(StrEnum):
 # The services whose methods have spans. Servers only run handlers that exist, so a caller cannot make up
 # names; what looks like one of these is bounded to one word all the same.
 _RPC = re.compile(
-    r"(?:sovereign\.mesh\.v1\.(?:Admin|Enrolment|Evidence|Index|Inference|Placement|Retrieval|Shard)"
+    r"(?:sovereign\.mesh\.v1\.(?:Admin|Enrolment|Evidence|Index|Inference|NodeAdmin|Placement|Retrieval|Shard)"
     r"|grpc\.health\.v1\.Health|grpc\.reflection\.v1alpha\.ServerReflection)/[A-Z][A-Za-z]{1,39}"
 )
 _NAMES = frozenset(SpanName)

@@ -124,6 +124,8 @@ class Retrieval:
                 engine=node.engine if settings.answers == "read" else None,
                 budgets=self._budgets,
                 cutter=cutter,
+                observer=node.gate.observer,
+                monotonic=node.monotonic,
             ),
             threads=settings.threads,
             threshold=settings.statistics_threshold,

@@ -11,6 +11,7 @@ a model that reads, or when it fails, the answer is a sentence of the passages, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mesh.core.shards import Answered, ShardAnswerQuestion
 from mesh.core.types import DataClass, SpiffeId, Task
 from mesh.telemetry import span_attributes as names
 from mesh.telemetry import spans
+from mesh.telemetry.base import SILENT, EngineObserver
 from mesh.telemetry.span_attributes import EventName, SpanName
 from node.engine.base import Engine, EngineState, Piece, Prompt, Sampling
 from node.index.analysis import Analyzer
@@ -72,7 +74,7 @@ class _Passage:
 
 
 class Responder:
-    """Of one node. No engine: sentences of the passages."""
+    """Of one node. No engine: sentences of the passages. The `observer` is told of generations."""
 
     def __init__(
         self,
@@ -82,8 +84,12 @@ class Responder:
         engine: Engine | None,
         budgets: Budgets,
         cutter: Cutter,
+        observer: EngineObserver = SILENT,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
+        self._observer = observer
+        self._monotonic = monotonic
         self._embedder = embedder
         self._engine = engine
         self._budgets = budgets
@@ -195,17 +201,25 @@ class Responder:
         if model is None:
             raise MeshError(Reason.MODEL_UNKNOWN, "this node has no model that generates")
         prompt = Prompt(messages=reading_messages(question, passages))
-        output, tokens = "", 0
+        output, tokens, prompt_tokens = "", 0, 0
         about = names.of_generation(SpanName.CHAT, model, _SAMPLING.max_tokens)
+        asked = self._monotonic()
         with spans.span(SpanName.CHAT, spans.Kind.CLIENT, about) as span:
             pieces = cast("AsyncGenerator[Piece, None]", engine.generate(model, prompt, _SAMPLING))
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    if not tokens and piece.tokens:
-                        span.event(EventName.FIRST_TOKEN)
-                    output += piece.text
-                    tokens += piece.tokens
-                    if piece.finish is not None or len(output) > MAX_OUTPUT:
-                        break
+            try:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        if not tokens and piece.tokens:
+                            self._observer.first_token(self._monotonic() - asked)
+                            span.event(EventName.FIRST_TOKEN)
+                        output += piece.text
+                        tokens += piece.tokens
+                        if piece.finish is not None:
+                            prompt_tokens = piece.prompt_tokens
+                            break
+                        if len(output) > MAX_OUTPUT:
+                            break
+            finally:
+                self._observer.generated(prompt_tokens, tokens)
             span.set({names.OUTPUT_TOKENS: tokens})
         return output

@@ -107,7 +107,12 @@ class ShardService(retrieval_pb2_grpc.ShardServicer):
             question = codec.shard_answer_from_pb(request)
             asked = self._decide(peer, question.requester, request.admission, question.collection, entry)
         async with self._gate.watch(asked, entry) as call, self._refusals(entry):
-            with await self._generating.enter(self._asker(asked)):
+            began = self._gate.monotonic()
+            try:
+                turn = await self._generating.enter(self._asker(asked))
+            finally:
+                self._gate.observer.queued(self._gate.monotonic() - began)
+            with turn:
                 self._gate.spend(asked)
                 found = await self._holder.respond(question)
             await self._record_served(entry, found.sight.summary())

@@ -24,6 +24,7 @@ from mesh.core.retrieval import CollectionSpec, Filters, ReleaseGroup, ReleaseLe
 from mesh.core.shards import ShardAnswerQuestion, ShardQuestion
 from mesh.core.snapshot import Snapshot
 from mesh.core.types import DataClass, RequestContext, SpiffeId
+from mesh.telemetry.base import SILENT, EngineObserver
 from node.engine.base import Engine
 from node.index.analysis import Analyzer
 from node.index.documents import DocumentMeta
@@ -152,11 +153,14 @@ def make_holder(
     node: SpiffeId = HOLDER,
     engine: Engine | None = None,
     threshold: int = 0,
+    observer: EngineObserver = SILENT,
 ) -> Holder:
     """A holder of one collection, with the real redaction."""
     cutter = Cutter(Redactor().redact, excerpt)
     embedder = ScriptedEmbedder(DIMENSIONS)
-    responder = Responder(node, embedder=embedder, engine=engine, budgets=budgets, cutter=cutter)
+    responder = Responder(
+        node, embedder=embedder, engine=engine, budgets=budgets, cutter=cutter, observer=observer
+    )
     return Holder(
         OneIndex(index),
         sights=sights,
@@ -175,13 +179,14 @@ def shelf(
     engine: Engine | None = None,
     threshold: int = 0,
     spec: CollectionSpec = SPEC,
+    observer: EngineObserver = SILENT,
 ) -> Iterator[Shelf]:
     """An empty index and its holder at HOLDER."""
     clock, rules = Clock(), Rules()
     index = DocumentIndex.create(directory / "index", spec, SECRET, StoreSettings(kind="memory"), clock)
     budgets = Budgets(directory / "budgets.db", limits or BudgetLimits(), HOLDER.trust_domain, clock)
     sights = Sights(rules, NoView(), HOLDER, clock, clock)  # type: ignore[arg-type]
-    holder = make_holder(index, sights, budgets, engine=engine, threshold=threshold)
+    holder = make_holder(index, sights, budgets, engine=engine, threshold=threshold, observer=observer)
     try:
         yield Shelf(index, holder, budgets, rules, ScriptedEmbedder(DIMENSIONS), clock)
     finally:

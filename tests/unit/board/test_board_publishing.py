@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -10,7 +13,7 @@ from mesh.board import Board
 from mesh.core.errors import MeshError, Reason
 from mesh.core.records import RecordKey
 from mesh.identity.signing import open_envelope
-from mesh.store.base import Lease
+from mesh.store.base import Entry, Lease, WatchBatch, WatchKind
 from mesh.store.memory import MemoryBoard, MemoryStore
 from tests.support.boards import DAY_S, DE, Clock, Writer, running_board
 
@@ -284,3 +287,74 @@ async def test_a_watch_that_lags_behind_what_was_published_here_is_no_attack(
     assert not any(heard)
     assert board.board_revision(str(de.policy()[0])) is not None
     assert not board.due(*de.policy("// 19"))
+
+
+class LateListings(MemoryStore):
+    """Its watches list at once and say so when they are told to, as over a slow connection."""
+
+    def __init__(self, memory: MemoryBoard) -> None:
+        super().__init__(memory)
+        self.listed = asyncio.Event()
+        self.answer = asyncio.Event()
+        self.answer.set()
+
+    async def watch(self, prefix: str) -> AsyncGenerator[WatchBatch]:
+        async with contextlib.aclosing(super().watch(prefix)) as batches:
+            async for batch in batches:
+                if batch.kind is WatchKind.LISTING:
+                    self.listed.set()
+                    await self.answer.wait()
+                yield batch
+
+
+async def test_a_listing_that_is_older_than_what_was_published_meanwhile_is_no_attack(
+    memory: MemoryBoard, de: Writer, fr: Writer, clock: Clock, written: io.StringIO
+) -> None:
+    store = LateListings(memory)
+    key, payload = de.record("fra-1")
+    signer = de.node_signer("fra-1")
+    memory.overwrite(str(key), de.seal(key, payload))
+    async with running_board(store, de.authority.bundle, clock) as board:
+        store.listed.clear()
+        store.answer.clear()
+        federation, others = de.federation(fr.authority.bundle)
+        memory.overwrite(str(federation), de.seal(federation, others))  # has everything listed again
+        async with asyncio.timeout(DEADLINE_S):
+            await store.listed.wait()
+        assert await board.publish(signer, key, payload, DAY_S) == 2
+        new, policy = de.policy()
+        await board.publish(de.signer, new, policy, DAY_S)
+        heard: list[dict[str, Reason]] = []
+        board.subscribe(lambda _: heard.append(dict(board.refused)))
+        store.answer.set()
+        known = [board.board_revision(str(each)) for each in (key, new)]
+        memory.overwrite(str(de.policy()[0]), de.seal(*de.policy("// later"), 2))
+        await board.wait_for(lambda s: s.policies[DE].generation == 2, DEADLINE_S)
+        assert not any(heard)
+        assert board.board_revision(str(key)) == known[0]
+        assert not board.due(key, payload), "it is on the board already"
+    assert "RECORD_ROLLED_BACK" not in written.getvalue()
+
+
+async def test_what_a_node_has_outdone_itself_and_not_published_yet_is_no_attack(
+    memory: MemoryBoard, de: Writer, clock: Clock, written: io.StringIO
+) -> None:
+    key, payload = de.record("fra-1")
+    memory.overwrite(str(key), de.seal(key, payload))
+    board = Board(MemoryStore(memory), DE, de.authority.bundle, clock)
+    board.take(Entry(str(key), de.seal(key, payload), memory.revision))
+    board.announce(de.node_signer("fra-1"), key, de.record("fra-1", 2)[1], DAY_S)
+    running = asyncio.create_task(board.run())
+    try:
+        await board.wait_for(lambda _: board.connected, DEADLINE_S)
+        assert board.refused == {str(key): Reason.RECORD_ROLLED_BACK}, "it is not what is in force"
+        assert board.due(key, de.record("fra-1", 2)[1])
+        assert '"level": "warning"' not in written.getvalue()
+        assert await board.publish(de.node_signer("fra-1"), key, de.record("fra-1", 2)[1], DAY_S) == 3
+        assert board.refused == {}
+        memory.overwrite(str(key), de.seal(key, payload))
+        await board.wait_for(lambda _: str(key) in board.refused, DEADLINE_S)
+        assert '"level": "warning"' in written.getvalue(), "now somebody has put the old one back"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

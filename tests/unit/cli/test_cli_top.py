@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -114,6 +116,27 @@ def test_the_last_minute_of_own_nodes() -> None:
     assert line.split()[-9:] == ["3s", "11h", "1.5", "15.0", "0", "20", "ms", "1.5", "s"]
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"window_seconds": float("nan")},
+        {"window_seconds": 1e-300},
+        {"window_seconds": -1.0},
+        {"p50_seconds": float("inf")},
+        {"p99_seconds": 1e300},
+        {"completion_tokens": 2**64 - 1},
+    ],
+)
+def test_numbers_that_no_node_can_have_are_not_shown(lie: dict[str, Any]) -> None:
+    node, told = view("one"), minute(90)
+    assert told.minute is not None
+    told.minute.MergeFrom(node_admin_pb2.GetLastMinuteResponse(**lie))
+    board = board_of(STATUS, [node], {node.node: told}, NOW, Sort.LOAD, None)
+    json.dumps(board_json(board), allow_nan=False)
+    assert board_json(board)["nodes"][0]["last_minute"] is None
+    assert shown(board).splitlines()[2].split()[-5:] == ["-"] * 5
+
+
 def test_whoever_keeps_silent_is_told_with_the_reason() -> None:
     node = view("one")
     board = board_of(STATUS, [node], {node.node: Told(silent=Reason.UNREACHABLE)}, NOW, Sort.LOAD, None)
@@ -126,7 +149,8 @@ def test_others_words_are_harmless() -> None:
     node.record.models[0].name = "\x1b[31mred\u202e"
     odd = view("two")
     odd.node = "spiffe://\x1b/node"
-    text = shown(board_of(STATUS, [node, odd], {}, NOW, Sort.LOAD, None))
+    of_others = admin_pb2.GetStatusResponse(trust_domain="de\x1b[2J")
+    text = shown(board_of(of_others, [node, odd], {}, NOW, Sort.LOAD, None))
     assert "\x1b" not in text
     assert "\u202e" not in text
 

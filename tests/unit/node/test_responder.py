@@ -9,6 +9,7 @@ import pytest
 from mesh.core.errors import MeshError, Reason
 from mesh.core.retrieval import AnswerSentence, ReleaseLevel
 from mesh.core.shards import Answered
+from mesh.telemetry.base import Silent
 from node.engine.scripted import Script, ScriptedEngine
 from node.retrieval.budgets import BudgetLimits
 from tests.support.retrieval import HOLDER, SPEC, Shelf, shelf
@@ -51,6 +52,31 @@ async def test_a_grounded_sentence_is_believed_and_an_invented_one_is_not(tmp_pa
         found = await here.holder.respond(here.to_answer("When does the pharmacy open?"))
     assert [(s.text, s.extracted) for s in found.sentences] == [("It opens at 7.", False)]
     assert found.answered.charged == 1
+
+
+class Told(Silent):
+    """What an observer hears of generations."""
+
+    def __init__(self) -> None:
+        self.firsts = 0
+        self.tokens: list[tuple[int, int]] = []
+
+    def first_token(self, seconds: float) -> None:
+        self.firsts += 1
+
+    def generated(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.tokens.append((prompt_tokens, completion_tokens))
+
+
+async def test_its_tokens_are_counted_like_those_of_any_generation(tmp_path: Path):
+    engine, told = await engine_that_says("It opens at 7", " [1]."), Told()
+    with shelf(tmp_path, engine=engine, observer=told) as here:
+        here.put("d1", OPENS)
+        await here.holder.respond(here.to_answer("When does the pharmacy open?"))
+    [(prompt, completion)] = told.tokens
+    assert prompt > 0
+    assert completion > 0
+    assert told.firsts == 1
 
 
 async def test_what_may_not_be_read_is_in_no_prompt(tmp_path: Path):

@@ -82,13 +82,22 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
 async def ended_by(
     channel: grpc.aio.Channel, *messages: bytes, method: str = SEARCH
 ) -> tuple[int, MeshError]:
-    """How many answers came before the refusal, and the refusal."""
+    """How many answers came before the refusal, and the refusal.
+
+    Each message is written after the answer to the one before it: a caller that is still writing when the
+    call ends is told by gRPC that its writing failed, and never learns how the call ended.
+    """
     answers = 0
+    call = channel.stream_stream(method)()
     try:
-        async for _ in channel.stream_stream(method)(iter(messages)):
+        for message in messages:
+            await call.write(message)
+            assert await call.read() is not grpc.aio.EOF
             answers += 1
     except grpc.aio.AioRpcError as error:
         return answers, from_rpc_error(error, began=bool(answers))
+    finally:
+        call.cancel()
     raise AssertionError("nothing was refused")
 
 

@@ -11,6 +11,15 @@ from mesh.core.errors import MeshError, Reason
 from mesh.core.types import Action, SpiffeId
 from mesh.telemetry import span_attributes as names
 from mesh.telemetry.span_attributes import ATTRIBUTES, allowed, allowed_event, allowed_name
+from sovereign.mesh.v1 import (
+    admin_pb2,
+    evidence_pb2,
+    index_pb2,
+    inference_pb2,
+    node_admin_pb2,
+    placement_pb2,
+    retrieval_pb2,
+)
 
 PLANTED = "the patient has photophobia"
 UUID = "01a21fe9-fba9-7faf-a19e-acd178e2acef"
@@ -52,6 +61,20 @@ SAID: dict[str, Any] = {
     names.SERVICE_INSTANCE: NODE,
     names.SERVICE_VERSION: "0.1.0",
 }
+
+
+SERVICES = [
+    service
+    for file in (
+        admin_pb2, evidence_pb2, index_pb2, inference_pb2, node_admin_pb2, placement_pb2, retrieval_pb2
+    )
+    for service in file.DESCRIPTOR.services_by_name.values()
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_every_method_that_is_served_may_be_the_name_of_a_span(service: Any):
+    assert all(allowed_name(f"{service.full_name}/{method.name}") for method in service.methods)
 
 
 def test_every_attribute_has_a_value_that_may_be_said():
