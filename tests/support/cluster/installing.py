@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ SCRIPTED: Mapping[str, Any] = {
 
 
 def image() -> dict[str, Path]:
-    """What our image and etcd's have, where these tests have it."""
-    return {"/opt/sovereign-mesh": ROOT / ".venv", "/usr/local/bin": Path(find_etcd()).resolve().parent}
+    """What our image and etcd's have, where these tests have it: installed here, it is a way to these sources
+    and this interpreter, wherever they lie."""
+    interpreter = Path(sys.base_prefix)
+    return {
+        "/opt/sovereign-mesh": ROOT / ".venv",
+        "/usr/local/bin": Path(find_etcd()).resolve().parent,
+        str(ROOT): ROOT,
+        str(interpreter): interpreter,
+    }
 
 
 def runnable(manifests: Iterator[Manifest] | tuple[Manifest, ...]) -> list[Manifest]:
