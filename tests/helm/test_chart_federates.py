@@ -35,7 +35,7 @@ def test_three_authorities_federate(tmp_path: Path, render: Renderer) -> None:
         policy = (POLICIES / f"{country}.cedar").read_text()
         on_top = {"policy": {"cedar": policy}, "node": {"engine": {"gpu": {"enabled": False}}}}
         values = merged(SCRIPTED, on_top, more)
-        name = "-".join(["federation", country, *sorted(more)])
+        name = "-".join(["installed", country, *sorted(more)])
         return runnable(render(Case(name, values, (EXAMPLES / "federation" / f"{country}.yaml",))).manifests)
 
     with clusters_of(tmp_path / "lab", countries, image()) as clusters:

@@ -164,14 +164,16 @@ class Renderer:
 
     def __call__(self, case: Case) -> Rendered:
         """The objects of a case. AssertionError with helm's words if it cannot be rendered."""
-        if case.name not in self._held:
-            said = json.dumps([case.name, case.values, [str(path) for path in case.files]], sort_keys=True)
-            kept = self._folder / f"{hashlib.sha256(said.encode()).hexdigest()}.json"
+        # By all of it: two cases may be called alike.
+        said = json.dumps([case.name, case.values, [str(path) for path in case.files]], sort_keys=True)
+        key = hashlib.sha256(said.encode()).hexdigest()
+        if key not in self._held:
+            kept = self._folder / f"{key}.json"
             if not kept.exists():
                 result = template(case, self._folder / f"work-{os.getpid()}")
                 assert result.returncode == 0, f"{case.name}: {result.stderr}"
                 new = kept.with_suffix(f".{os.getpid()}")
                 new.write_text(json.dumps(manifests(result.stdout), default=str))
                 new.replace(kept)
-            self._held[case.name] = Rendered(case, tuple(json.loads(kept.read_text())))
-        return self._held[case.name]
+            self._held[key] = Rendered(case, tuple(json.loads(kept.read_text())))
+        return self._held[key]
