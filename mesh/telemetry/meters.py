@@ -33,18 +33,36 @@ _CODES = frozenset(
 )  # fmt: skip
 
 
+class _Ends:
+    """How the calls of one method ended, and after how long."""
+
+    __slots__ = ("_codes", "_family", "_labels", "_seconds")
+
+    def __init__(self, made: Instruments, handled: Metric, duration: Metric, labels: tuple[str, str]) -> None:
+        self._labels = labels
+        self._family = made.counter(handled)
+        self._seconds = made.histogram(duration).labels(*labels)
+        self._codes: dict[str, Counter] = {}
+
+    def __call__(self, code: str, seconds: float) -> None:
+        counter = self._codes.get(code)
+        if counter is None:
+            shown = code if code in _CODES else "UNKNOWN"
+            counter = self._codes[code] = self._family.labels(*self._labels, shown)
+        counter.inc()
+        self._seconds.observe(seconds)
+
+
 class _Serving:
     """Of one method that is served."""
 
-    __slots__ = ("_codes", "_ended", "_labels", "_reasons", "_refused", "_seconds", "_started", "in_flight")
+    __slots__ = ("_ended", "_labels", "_reasons", "_refused", "_started", "in_flight")
 
     def __init__(self, made: Instruments, labels: tuple[str, str]) -> None:
         self._labels = labels
         self._started = made.counter(metrics.RPC_STARTED).labels(*labels)
-        self._seconds = made.histogram(metrics.RPC_DURATION).labels(*labels)
-        self._ended = made.counter(metrics.RPC_HANDLED)
+        self._ended = _Ends(made, metrics.RPC_HANDLED, metrics.RPC_DURATION, labels)
         self._refused = made.counter(metrics.REFUSALS)
-        self._codes: dict[str, Counter] = {}
         self._reasons: dict[Reason, Counter] = {}
         self.in_flight = 0
 
@@ -54,11 +72,7 @@ class _Serving:
 
     def ended(self, code: str, seconds: float) -> None:
         self.in_flight -= 1
-        counter = self._codes.get(code)
-        if counter is None:
-            counter = self._codes[code] = _by_code(self._ended, self._labels, code)
-        counter.inc()
-        self._seconds.observe(seconds)
+        self._ended(code, seconds)
 
     def refused(self, reason: Reason) -> None:
         counter = self._reasons.get(reason)
@@ -70,30 +84,19 @@ class _Serving:
 class _Calling:
     """Of one method that is called at others."""
 
-    __slots__ = ("_codes", "_ended", "_labels", "_seconds")
+    __slots__ = ("_ended",)
 
     def __init__(self, made: Instruments, labels: tuple[str, str]) -> None:
-        self._labels = labels
-        self._ended = made.counter(metrics.RPC_CLIENT_HANDLED)
-        self._seconds = made.histogram(metrics.RPC_CLIENT_DURATION).labels(*labels)
-        self._codes: dict[str, Counter] = {}
+        self._ended = _Ends(made, metrics.RPC_CLIENT_HANDLED, metrics.RPC_CLIENT_DURATION, labels)
 
     def began(self) -> None:
         """Only ends are counted."""
 
     def ended(self, code: str, seconds: float) -> None:
-        counter = self._codes.get(code)
-        if counter is None:
-            counter = self._codes[code] = _by_code(self._ended, self._labels, code)
-        counter.inc()
-        self._seconds.observe(seconds)
+        self._ended(code, seconds)
 
     def refused(self, reason: Reason) -> None:
         """What a peer says of its reasons is the peer's to count."""
-
-
-def _by_code(family: Counter, labels: tuple[str, str], code: str) -> Counter:
-    return family.labels(*labels, code if code in _CODES else "UNKNOWN")
 
 
 class CallMeter:

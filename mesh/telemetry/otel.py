@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from mesh.telemetry import span_attributes as names
 from mesh.telemetry.span_attributes import Attributes, EventName, allowed, allowed_event, failure_of
-from mesh.telemetry.spans import Kind, Metadata, Span, adopt, current, restore
+from mesh.telemetry.spans import Kind, Metadata, NoSpan, Span, adopt, current, restore
 from mesh.telemetry.tracing import FLUSH_S, NO_TRACING, TRACEPARENT, TRACEPARENT_CHARS, Tracing, records
 
 SCOPE = "sovereign.mesh"
@@ -113,7 +113,7 @@ class OtelSpan:
         self.end()
 
 
-class UnrecordedSpan:
+class UnrecordedSpan(NoSpan):
     """Nothing is recorded; what is called on the way still learns of the trace.
 
     Most requests have this one, so it makes nothing before it is asked: ids when they are needed, and while
@@ -148,18 +148,6 @@ class UnrecordedSpan:
             return self._step
         return UnrecordedSpan(self._known())
 
-    def set(self, attributes: Attributes) -> None:
-        """See Span."""
-
-    def event(self, name: str) -> None:
-        """See Span."""
-
-    def fail(self, error: BaseException) -> None:
-        """See Span."""
-
-    def end(self) -> None:
-        """See Span."""
-
     def metadata(self) -> Metadata | None:
         """See Span."""
         return ((TRACEPARENT, f"00-{self.trace_id}-{self.span_id}-00"),)
@@ -172,7 +160,7 @@ class UnrecordedSpan:
         restore(self._token)
 
 
-class _StepOfUnrecorded:
+class _StepOfUnrecorded(NoSpan):
     """What the children of an unrecorded span are while it is under way: nothing to enter, nothing to end."""
 
     __slots__ = ("_whole",)
@@ -190,31 +178,9 @@ class _StepOfUnrecorded:
         """See Span."""
         return self._whole.span_id
 
-    def child(self, name: str, kind: Kind = Kind.INTERNAL, attributes: Attributes | None = None) -> Span:
-        """See Span."""
-        return self
-
-    def set(self, attributes: Attributes) -> None:
-        """See Span."""
-
-    def event(self, name: str) -> None:
-        """See Span."""
-
-    def fail(self, error: BaseException) -> None:
-        """See Span."""
-
-    def end(self) -> None:
-        """See Span."""
-
     def metadata(self) -> Metadata | None:
         """See Span."""
         return self._whole.metadata()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def read_traceparent(text: str | None) -> trace.SpanContext | None:

@@ -78,13 +78,21 @@ class Span(Protocol):
 
 
 class NoSpan:
-    """Traces are off. There is one, `NO_SPAN`."""
+    """Nothing is recorded. Of traces that are off there is one, `NO_SPAN`."""
 
     __slots__ = ()
-    trace_id = ""
-    span_id = ""
 
-    def child(self, name: str, kind: Kind = Kind.INTERNAL, attributes: Attributes | None = None) -> NoSpan:
+    @property
+    def trace_id(self) -> str:
+        """See Span."""
+        return ""
+
+    @property
+    def span_id(self) -> str:
+        """See Span."""
+        return ""
+
+    def child(self, name: str, kind: Kind = Kind.INTERNAL, attributes: Attributes | None = None) -> Span:
         """See Span."""
         return self
 
@@ -100,8 +108,9 @@ class NoSpan:
     def end(self) -> None:
         """See Span."""
 
-    def metadata(self) -> None:
+    def metadata(self) -> Metadata | None:
         """See Span."""
+        return None
 
     def __enter__(self) -> Self:
         return self
